@@ -64,13 +64,15 @@ TEST(Layers, EveryIncludePointsDown) {
             << relative.string() << ":" << number << ": " << folder << "/ may not include " << target;
       }
       for (const auto& [prefix, homes] : kLibraryHomes) {
-        if (target.starts_with(prefix))
+        if (target.starts_with(prefix)) {
           EXPECT_TRUE(homes.contains(folder))
               << relative.string() << ":" << number << ": " << target << " stays out of " << folder << "/";
+        }
       }
-      if (target == "nlohmann/json.hpp")
+      if (target == "nlohmann/json.hpp") {
         EXPECT_NE(extension, ".h") << relative.string() << ":" << number
                                    << ": nlohmann/json.hpp in .cpp files only";
+      }
     }
   }
   EXPECT_GT(seen, 10);
