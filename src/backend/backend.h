@@ -1,0 +1,221 @@
+// What a device must be able to do for a decoder: a few coarse, fused operations on opaque matrices.
+// backend/reference defines each in plain float32 loops and is the oracle of every other backend.
+//
+// Ownership and threads: weights, matrices and caches are made by a backend and used only with it; all calls
+// on one backend come from one thread. Memory is allocated by make_* and prepare_* only, never by an
+// operation. Operations may run asynchronously; read() waits.
+//
+// Determinism: the result of a row depends on that row's inputs only, never on which or how many other rows
+// are in the batch, nor on the number of threads, nor on how a prompt was cut into steps.
+//
+// One step of a decoder (model/decoder.cpp):
+//   begin_step(batch); embed; per layer {add_rms_norm, linear, rope_and_store, attention, linear,
+//   add_rms_norm, gated_linear, linear}; add_rms_norm on the rows that need logits; linear; read
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tensor/scheme.h"
+#include "tensor/stored_linear.h"
+#include "tensor/tensor.h"
+
+namespace bise {
+
+// The tokens of one step: for each sequence its next query tokens (a prompt's chunk or one token), ragged.
+// Host memory that stays valid until the step's results have been read.
+struct Batch {
+  std::span<const std::int32_t> token_ids;     // [tokens]
+  std::span<const std::int32_t> positions;     // [tokens] of each token in its sequence
+  std::span<const std::int32_t> query_starts;  // [sequences + 1] first token of each sequence; last = tokens
+  std::span<const std::int32_t> context_lengths;  // [sequences] tokens in the cache after this step
+  // [sequences, blocks_per_sequence] block i of a sequence holds its positions [i, i+1) * block_size;
+  // entries beyond the context, and blocks freed behind a sliding window, are -1.
+  std::span<const std::int32_t> block_table;
+  std::int64_t blocks_per_sequence = 0;
+
+  std::int64_t tokens() const { return static_cast<std::int64_t>(token_ids.size()); }
+  std::int64_t sequences() const { return static_cast<std::int64_t>(context_lengths.size()); }
+};
+
+struct AttentionShape {
+  std::int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0;
+  // Columns of a row [q heads | k heads | v heads].
+  std::int64_t qkv_columns() const { return (num_heads + 2 * num_kv_heads) * head_dim; }
+};
+
+struct KvCacheShape {
+  std::int64_t layers = 0, num_blocks = 0, block_size = 0, num_kv_heads = 0, head_dim = 0;
+  DType dtype = DType::kBF16;  // kBF16; kF32 where the backend says so; kF8E4M3 in a later issue
+};
+
+// Frequencies of the rotary embedding, scaling applied (model/rope.h computes them). Position p turns the
+// pair (i, i + head_dim/2) by p * inv_freq[i]; cos and sin are multiplied by `attention_factor`.
+struct RopeTable {
+  std::vector<float> inv_freq;  // [head_dim / 2]
+  float attention_factor = 1;
+};
+
+// A row-major float matrix [rows, columns] of intermediate values, in the backend's own float type.
+class Matrix {
+ public:
+  virtual ~Matrix() = default;
+  std::int64_t rows() const { return rows_; }
+  std::int64_t columns() const { return columns_; }
+  std::int64_t max_rows() const { return max_rows_; }
+
+ protected:
+  Matrix(std::int64_t max_rows, std::int64_t columns) : max_rows_(max_rows), columns_(columns) {}
+  std::int64_t max_rows_, columns_, rows_ = 0;
+};
+
+// The input of linear layers [rows, columns], encoded as their scheme wants it (InputType) in the backend's
+// own layout: rounded, quantized with its scales, or packed into tiles.
+class LinearInput {
+ public:
+  virtual ~LinearInput() = default;
+  std::int64_t rows() const { return rows_; }
+  std::int64_t columns() const { return columns_; }
+  std::int64_t max_rows() const { return max_rows_; }
+  InputType type() const { return type_; }
+
+ protected:
+  LinearInput(std::int64_t max_rows, std::int64_t columns) : max_rows_(max_rows), columns_(columns) {}
+  std::int64_t max_rows_, columns_, rows_ = 0;
+  InputType type_ = InputType::kNone;
+};
+
+// One or more stored matrices with the same input, joined along rows, ready to multiply.
+class LinearWeight {
+ public:
+  virtual ~LinearWeight() = default;
+  std::int64_t rows() const { return rows_; }
+  std::int64_t columns() const { return columns_; }
+  InputType input_type() const { return input_type_; }
+  // InputType::kFp8Tensor: the largest input_scale of the joined parts.
+  float input_scale() const { return input_scale_; }
+
+ protected:
+  std::int64_t rows_ = 0, columns_ = 0;
+  InputType input_type_ = InputType::kNone;
+  float input_scale_ = 0;
+};
+
+// How add_rms_norm, attention and gated_linear shall encode their output for the linear layer that follows.
+struct InputEncoding {
+  InputType type = InputType::kNone;
+  float scale = 0;  // kFp8Tensor only
+};
+inline InputEncoding encoding_for(const LinearWeight& next) {
+  return {next.input_type(), next.input_scale()};
+}
+
+// The token embedding [vocabulary, hidden] or a norm's weight [hidden], on the device.
+class DeviceTensor {
+ public:
+  virtual ~DeviceTensor() = default;
+};
+
+// One expert layer: router [experts, hidden] and for each expert its gate and up (joined) and its down
+// matrix.
+struct ExpertWeights {
+  std::unique_ptr<LinearWeight> router;
+  std::vector<std::unique_ptr<LinearWeight>> gate_up, down;
+  std::int64_t experts_per_token = 0;
+};
+
+class KvCache {
+ public:
+  virtual ~KvCache() = default;
+  const KvCacheShape& shape() const { return shape_; }
+  virtual std::int64_t bytes() const = 0;
+
+ protected:
+  explicit KvCache(const KvCacheShape& shape) : shape_(shape) {}
+  KvCacheShape shape_;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // "reference", "cpu amx", "cpu avx512", ..., "cuda H200".
+  virtual std::string name() const = 0;
+  // The block size of KV caches that suits the attention kernels, in tokens.
+  virtual std::int64_t preferred_block_size() const = 0;
+
+  // Weights. Tensors may be views of a mapped file; the result keeps them alive where it still needs them.
+  // Parts must agree in columns and input type; throws Error where the backend cannot compute with a scheme.
+  virtual std::unique_ptr<LinearWeight> prepare_linear(std::vector<StoredLinear> parts) = 0;
+  virtual std::unique_ptr<DeviceTensor> prepare_tensor(const Tensor& tensor) = 0;
+
+  virtual std::unique_ptr<Matrix> make_matrix(std::int64_t max_rows, std::int64_t columns) = 0;
+  virtual std::unique_ptr<LinearInput> make_linear_input(std::int64_t max_rows, std::int64_t columns) = 0;
+  virtual std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) = 0;
+
+  // Starts a step: the operations that follow refer to this batch. Sizes and table entries are checked
+  // (check()) against `cache`.
+  virtual void begin_step(const Batch& batch, KvCache& cache) = 0;
+
+  // out[t] = table[token_ids[t]]; out gets batch.tokens() rows.
+  virtual void embed(const DeviceTensor& table, Matrix& out) = 0;
+
+  // residual += delta (when delta is given), then for the rows in `rows` (all when empty):
+  // out = encode(residual * weight / sqrt(mean(residual^2) + eps)). (Zhang and Sennrich 2019.)
+  virtual void add_rms_norm(const Matrix* delta, Matrix& residual, const DeviceTensor& weight, float eps,
+                            InputEncoding encoding, LinearInput& out,
+                            std::span<const std::int32_t> rows = {}) = 0;
+
+  // out[r, :] = W x[r, :] + bias
+  virtual void linear(const LinearInput& in, const LinearWeight& weight, Matrix& out) = 0;
+
+  // `gate_up` joins gate and up, each [intermediate, hidden]:
+  // out = encode(silu(gate x) * (up x)), silu(v) = v / (1 + exp(-v)).
+  virtual void gated_linear(const LinearInput& in, const LinearWeight& gate_up, InputEncoding encoding,
+                            LinearInput& out) = 0;
+
+  // Rotates q and k of qkv [tokens, qkv_columns] in place and writes k and v into layer `layer` of the cache.
+  virtual void rope_and_store(const AttentionShape& shape, const RopeTable& rope, std::int64_t layer,
+                              Matrix& qkv) = 0;
+
+  // Causal attention of every query over its sequence's cached keys, softmax(q k / sqrt(head_dim)) v.
+  // With sliding_window w > 0 a query at position p sees positions (p - w, p]. out [tokens, heads *
+  // head_dim].
+  virtual void attention(const AttentionShape& shape, std::int64_t layer, std::int64_t sliding_window,
+                         const Matrix& qkv, InputEncoding encoding, LinearInput& out) = 0;
+
+  // Mixtral's sparse MLP: softmax over the router's logits, the top experts_per_token kept and renormalized
+  // to sum 1, out = sum of weight * down(silu(gate x) * up x). `in` has InputType::kNone.
+  virtual void experts(const LinearInput& in, const ExpertWeights& weights, Matrix& out) = 0;
+
+  // Host access, after all operations before it. Row-major float32, exactly rows * columns values.
+  virtual void read(const Matrix& matrix, std::span<float> out) = 0;
+  virtual void read(const LinearInput& input, std::span<float> out) = 0;  // decoded
+  virtual void write(std::span<const float> values, std::int64_t rows, Matrix& matrix) = 0;
+
+  // hessian [columns, columns] += 2 X^T X for the rows X of `in` (GPTQ, Frantar et al. 2022, eq. 2); the
+  // upper triangle (column >= row) is kept, host memory, float32.
+  virtual void accumulate_hessian(const LinearInput& in, std::span<float> hessian) = 0;
+};
+
+enum class Isa { kScalar, kAvx2, kAvx512, kAmx };
+// "scalar", "avx2", "avx512", "amx"; throws Error for another name.
+Isa parse_isa(std::string_view name);
+std::string_view isa_name(Isa isa);
+// What this processor, and the kernel it runs under, can do; ascending.
+std::vector<Isa> available_isas();
+
+class ThreadPool;
+
+// The plain float32 definition. Slow.
+std::unique_ptr<Backend> make_reference_backend();
+// The fast CPU backend. `pool` outlives it. Throws Error when the processor lacks `isa`.
+std::unique_ptr<Backend> make_cpu_backend(ThreadPool& pool, Isa isa);
+// Throws Error when this program was built without CUDA or there is no such device.
+std::unique_ptr<Backend> make_cuda_backend(int device);
+
+}  // namespace bise

@@ -1,0 +1,14 @@
+// Dense linear algebra for GPTQ on the host, by LAPACK.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace bise {
+
+// Replaces the symmetric positive definite `matrix` [size, size] (row-major, both triangles) by the upper
+// Cholesky factor U of its inverse, matrix^-1 = U^T U; the strict lower triangle is zeroed.
+// Returns false, leaving `matrix` undefined, when it is not positive definite.
+bool invert_to_upper_cholesky(std::span<float> matrix, std::int64_t size);
+
+}  // namespace bise
