@@ -28,6 +28,7 @@ struct LinearFormat {
   Scheme scheme;
   Storage storage = Storage::kDense;
   bool group_index = false;  // weight_g_idx stands in the file (actorder "group" of old checkpoints)
+  std::int64_t block_rows = 0, block_columns = 0;  // Strategy::kBlock only
   bool operator==(const LinearFormat&) const = default;
 };
 
@@ -40,8 +41,8 @@ class QuantizationConfig {
   QuantizationConfig() = default;
 
   // Reads the folder's config.json or params.json. Throws Error naming the key for an unknown method, an
-  // unknown key inside QuantizationArgs, and for what bise does not run (NVFP4, MXFP4, block scales, 2:4
-  // sparsity, transforms, static int8 inputs, ...).
+  // unknown key inside QuantizationArgs, and for what bise does not run (NVFP4, MXFP4, inputs quantized by
+  // group, static int8 inputs, 2:4 sparsity, transforms, ...).
   static QuantizationConfig read(const std::filesystem::path& checkpoint_folder);
   // The same from the object itself; `where` names it in errors.
   static QuantizationConfig parse(const Json& object, const std::string& where);

@@ -98,7 +98,8 @@ struct PlannedTensor {
 
 // Writes model.safetensors, or model-0000i-of-0000n.safetensors with model.safetensors.index.json when one
 // shard would exceed the limit. The bytes equal those of Python's safetensors for the same shard: tensors by
-// element size descending, then by name; header padded with spaces to a multiple of 8; metadata
+// dtype (in the format's own order, wide ones first), then by name; header padded with spaces to a multiple
+// of 8; metadata
 // {"format":"pt"}. Write into an AtomicFolder: the files exist from the start.
 class CheckpointWriter {
  public:
