@@ -1,0 +1,55 @@
+// The CPU backend's LinearInput: row-major, each row encoded on its own as the instruction set's kernels
+// want it, the rest of the row zero up to a multiple of kColumnPadding.
+//
+//   type        | AMX                           | the others
+//   kNone       | bf16                          | float32
+//   kInt8Token  | int8 codes and one scale      | int8 codes and one scale
+//   kFp8*       | e4m3 values as bf16 (exact)   | e4m3 values as float32
+//
+// A row's value is code * scale(row). Threads: begin() from one thread; then encode_row and copy_row from any
+// thread, each row by one.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/backend.h"
+#include "backend/cpu/aligned_buffer.h"
+
+namespace bise {
+
+class CpuLinearInput final : public LinearInput {
+ public:
+  // Kernels read whole blocks of this many columns.
+  static constexpr std::int64_t kColumnPadding = 128;
+
+  CpuLinearInput(std::int64_t max_rows, std::int64_t columns, Isa isa);
+
+  // Drops the old rows; every row must be written before the input is used.
+  void begin(std::int64_t rows, InputEncoding encoding);
+  // Rounds or quantizes `values` [columns]; any alignment.
+  void encode_row(std::int64_t row, const float* values);
+  // The same codes and scale as row `from_row` of an input of the same columns and type.
+  void copy_row(std::int64_t row, const CpuLinearInput& from, std::int64_t from_row);
+  // code * scale, [columns].
+  void decode_row(std::int64_t row, float* values) const;
+
+  Isa isa() const { return isa_; }
+  bool is_int8() const { return type_ == InputType::kInt8Token; }
+  // Bytes from one row to the next; an odd number of cache lines, so that the rows of a tile do not fall into
+  // one set of the cache.
+  std::int64_t row_bytes() const { return row_bytes_; }
+  const std::byte* row_data(std::int64_t row) const { return codes_.data() + row * row_bytes_; }
+  float scale(std::int64_t row) const { return scales_[row]; }
+  const float* scales() const { return scales_.data(); }
+
+ private:
+  std::byte* row_data(std::int64_t row) { return codes_.data() + row * row_bytes_; }
+
+  Isa isa_;
+  float static_scale_ = 1;
+  std::int64_t padded_columns_, row_bytes_;
+  AlignedBuffer<std::byte> codes_;
+  AlignedBuffer<float> scales_;
+};
+
+}  // namespace bise
