@@ -1,0 +1,13 @@
+// The CUDA backend of a build without CUDA.
+#include "backend/backend.h"
+#include "base/error.h"
+
+namespace bise {
+
+std::unique_ptr<Backend> make_cuda_backend(int) {
+  throw Error(
+      "this bise was built without CUDA: build it with `cmake --preset cuda && cmake --build --preset cuda`, "
+      "or use the CPU backend");
+}
+
+}  // namespace bise
