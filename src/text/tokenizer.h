@@ -32,8 +32,8 @@ class Tokenizer {
   // BOS and EOS. Throws Error naming the files looked for when there is none, and the file and field when
   // one is invalid or asks for something unsupported.
   static std::unique_ptr<Tokenizer> load(const std::filesystem::path& folder);
-  // One file; its kind is told by its name: "*.json" holding "model" or "config", or anything else for
-  // SentencePiece.
+  // One file; its kind is told by its name: "*tekken*.json", another "*.json" (Hugging Face), or anything
+  // else (SentencePiece).
   static std::unique_ptr<Tokenizer> load_file(const std::filesystem::path& path);
 
   explicit Tokenizer(TokenizerParts parts);
