@@ -1,0 +1,50 @@
+#include "model/decoder.h"
+
+#include "base/check.h"
+
+namespace bise {
+
+Decoder::Decoder(Backend& backend, const ModelConfig& config, const ModelWeights& weights,
+                 const DecoderLimits& limits)
+    : backend_(backend),
+      config_(config),
+      weights_(weights),
+      limits_(limits),
+      layers_(backend, config, limits.max_tokens),
+      head_input_(backend.make_linear_input(limits.max_logit_rows, config.hidden_size)),
+      logits_(backend.make_matrix(limits.max_logit_rows, config.vocab_size)),
+      host_logits_(static_cast<std::size_t>(limits.max_logit_rows * config.vocab_size)) {
+  check(static_cast<std::int64_t>(weights.layers.size()) == config.num_hidden_layers,
+        "the weights have every layer");
+}
+
+std::unique_ptr<KvCache> Decoder::make_kv_cache(std::int64_t num_blocks, DType dtype) const {
+  return backend_.make_kv_cache({config_.num_hidden_layers, num_blocks, backend_.preferred_block_size(),
+                                 config_.num_key_value_heads, config_.head_dim, dtype});
+}
+
+void Decoder::forward(const Batch& batch, KvCache& cache) {
+  layers_.begin_step(batch, cache);
+  layers_.embed(*weights_.embed_tokens);
+  for (std::int64_t index = 0; index < config_.num_hidden_layers; ++index)
+    layers_.run_layer(weights_.layers[static_cast<std::size_t>(index)], index, index);
+}
+
+std::span<const float> Decoder::logits(std::span<const std::int32_t> rows) {
+  check(!rows.empty() && static_cast<std::int64_t>(rows.size()) <= limits_.max_logit_rows,
+        "the rows fit the logits");
+  layers_.norm(*weights_.norm, rows, encoding_for(*weights_.lm_head), *head_input_);
+  backend_.linear(*head_input_, *weights_.lm_head, *logits_);
+  const std::span<float> out(host_logits_.data(), rows.size() * static_cast<std::size_t>(config_.vocab_size));
+  backend_.read(*logits_, out);
+  return out;
+}
+
+MemoryUse Decoder::memory_use(const KvCache* kv_cache) const {
+  const std::int64_t head_columns = config_.hidden_size + 2 * config_.vocab_size;
+  return {weights_.bytes, kv_cache ? kv_cache->bytes() : 0,
+          layers_.workspace_bytes() +
+              limits_.max_logit_rows * head_columns * static_cast<std::int64_t>(sizeof(float))};
+}
+
+}  // namespace bise
