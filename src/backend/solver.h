@@ -11,4 +11,10 @@ namespace bise {
 // Returns false, leaving `matrix` undefined, when it is not positive definite.
 bool invert_to_upper_cholesky(std::span<float> matrix, std::int64_t size);
 
+// c [rows, columns] -= a [rows, depth] b [depth, columns]; row-major with the given strides, on the calling
+// thread alone.
+void subtract_product(std::int64_t rows, std::int64_t columns, std::int64_t depth, const float* a,
+                      std::int64_t a_stride, const float* b, std::int64_t b_stride, float* c,
+                      std::int64_t c_stride);
+
 }  // namespace bise
