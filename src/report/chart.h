@@ -1,0 +1,25 @@
+// Bar charts as SVG text, for the HTML report. Colours come from the page's CSS variables.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace bise {
+
+struct Bar {
+  std::string label;
+  std::optional<double> value;  // no bar, and "-" instead of a number, when absent
+};
+
+struct BarChart {
+  std::string title;  // with the unit: "Decode, tokens per second"
+  std::string hint;   // "higher is better"
+  int decimals = 0;
+  std::vector<Bar> bars;  // the first is the original and is drawn in another colour
+};
+
+// Horizontal bars from zero, each with its label and its number.
+std::string bar_chart_svg(const BarChart& chart);
+
+}  // namespace bise
