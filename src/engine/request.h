@@ -1,0 +1,52 @@
+// What a caller asks of the engine, in token ids, and what it gets. Plain values.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+namespace bise {
+
+// Names, meanings and defaults are vLLM's (spec/serving.md section 1.4).
+struct SamplingParams {
+  double temperature = 1;         // below 1e-5: greedy
+  double top_p = 1;               // (0, 1]
+  std::int64_t top_k = 0;         // <= 0: off
+  double min_p = 0;               // [0, 1]
+  double repetition_penalty = 1;  // > 0
+  double presence_penalty = 0, frequency_penalty = 0;
+  std::optional<std::uint64_t> seed;  // absent: a random one
+  std::int64_t max_tokens = 16;
+  std::int64_t min_tokens = 0;               // stop tokens are not drawn before
+  std::vector<std::int32_t> stop_token_ids;  // the model's end-of-sequence ids included
+
+  bool greedy() const { return temperature < 1e-5; }
+};
+
+struct GenerationRequest {
+  std::vector<std::int32_t> prompt;
+  SamplingParams sampling;
+};
+
+// Whether a request can run at all.
+enum class Admission { kAccepted, kEmptyPrompt, kPromptTooLong, kTokenOutOfVocabulary, kBadSampling };
+// "the prompt is empty", ...
+std::string_view admission_text(Admission admission);
+
+enum class FinishReason {
+  kStop,    // a stop token, or the caller said so
+  kLength,  // max_tokens, or the context is full
+  kAbort,   // cancelled, or not admitted
+};
+// "stop", "length", "abort"
+std::string_view finish_reason_text(FinishReason reason);
+
+struct GenerationResult {
+  std::vector<std::int32_t> token_ids;  // a stop token included
+  FinishReason finish_reason = FinishReason::kAbort;
+  std::int32_t stop_token_id = -1;  // the token that stopped it, or -1
+  Admission admission = Admission::kAccepted;
+};
+
+}  // namespace bise
