@@ -24,7 +24,7 @@ std::unique_ptr<LinearWeight> prepare_cpu_linear(std::vector<StoredLinear> parts
 // Scratch memory for linear layers on `threads` threads, made once per backend.
 class LinearScratch {
  public:
-  LinearScratch(int threads, Isa isa);
+  explicit LinearScratch(int threads);
   ~LinearScratch();
   LinearScratch(LinearScratch&&) noexcept;
 

@@ -40,16 +40,27 @@ class CpuLinearInput final : public LinearInput {
   std::int64_t row_bytes() const { return row_bytes_; }
   const std::byte* row_data(std::int64_t row) const { return codes_.data() + row * row_bytes_; }
   float scale(std::int64_t row) const { return scales_[row]; }
-  const float* scales() const { return scales_.data(); }
+  // kInt8Token: the sum of the row's codes.
+  std::int32_t code_sum(std::int64_t row) const { return code_sums_[row]; }
+
+  // Memory for linear layers: that of `kChunkRows` rows of this input in a kernel's own order (a cache of the
+  // rows, hence const), and float32 rows that gated_linear encodes from.
+  static constexpr std::int64_t kChunkRows = 512;
+  std::int64_t packed_rows() const { return packed_rows_; }
+  std::byte* packing_space() const { return packing_space_.get(); }
+  float* staging(std::int64_t row_of_chunk) { return staging_.data() + row_of_chunk * columns_; }
 
  private:
   std::byte* row_data(std::int64_t row) { return codes_.data() + row * row_bytes_; }
 
   Isa isa_;
   float static_scale_ = 1;
-  std::int64_t padded_columns_, row_bytes_;
+  std::int64_t row_bytes_, packed_rows_;
   AlignedBuffer<std::byte> codes_;
   AlignedBuffer<float> scales_;
+  AlignedBuffer<std::int32_t> code_sums_;
+  std::shared_ptr<std::byte> packing_space_;
+  AlignedBuffer<float> staging_;
 };
 
 }  // namespace bise

@@ -1,0 +1,35 @@
+// Widening of stored weights into tile rows for AMX: bf16 values, or int8 codes as they are.
+//
+// Columns in nibble order (4-bit codes): of each 128 columns, tile t of four holds columns 4 j + t, j =
+// 0..31. Then the codes of a tile are found by one shift of the packed words; arrange_nibbles puts the input
+// into the same order.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/cpu/linear_weight.h"
+
+namespace bise {
+
+constexpr std::int64_t kTileRowBytes = 64;
+
+// Bytes of one element in a tile and how many columns a block (kBlockTiles tiles) holds.
+constexpr std::int64_t kBlockTiles = 32;
+constexpr std::int64_t kBlockBytes = kBlockTiles * kTileRowBytes;
+
+// Columns [first, first + columns) of row `row` of `part`, at most a block, as 64-byte tile rows: tile t at
+// out + t * tile_step. The last tile (with `nibbles`: the last four) is filled up with values whose columns
+// are zero in the input. `integer`: int8 codes; else bf16, rounded to nearest even after group scales.
+void unpack_row(const LinearPart& part, bool integer, bool nibbles, std::int64_t row, std::int64_t first,
+                std::int64_t columns, std::byte* out, std::int64_t tile_step);
+
+// 128 bf16 values into nibble order; out tile t at out + t * tile_step.
+void arrange_nibbles(const std::byte* in, std::byte* out, std::int64_t tile_step);
+
+// 32 int8 codes as bf16.
+void widen_codes(const std::byte* in, std::byte* out);
+
+// Rows of 4-byte elements, 16 rows of 64 bytes `stride` apart -> the transposed 16 rows of 64 bytes at `out`.
+void transpose_tile(const std::byte* in, std::int64_t stride, std::byte* out);
+
+}  // namespace bise
