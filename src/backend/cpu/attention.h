@@ -1,0 +1,125 @@
+// Attention over the paged cache, the part that is the same for every instruction set: how the work is cut
+// into items for the threads.
+//
+// The query heads that share a kv head are columns of one problem: column c of a sequence is its query token
+// c / group, head c % group. A tile is a run of such columns. Its keys are taken in chunks of kChunkKeys
+// absolute positions; each chunk starts from an empty state, and the states are merged in ascending order.
+// So the result of a column depends neither on the tile that it falls into, nor on the cut of the prompt, nor
+// on which thread computes which chunk.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cpu/aligned_buffer.h"
+#include "backend/cpu/kv_cache.h"
+#include "base/thread_pool.h"
+
+namespace bise {
+
+constexpr std::int64_t kChunkKeys = 256;
+
+// Columns [first_column, first_column + columns) of one sequence and kv head.
+struct QueryTile {
+  const float* queries;     // of the sequence's first token, the kv head's first query head, rotated
+  std::int64_t row_stride;  // floats from one token to the next
+  float* out;               // where that head's result goes
+  std::int64_t out_stride;  // floats from one token to the next
+  std::int64_t group;       // query heads of the kv head
+  std::int64_t head_dim;
+  std::int64_t first_column, columns;
+  std::int64_t first_position;  // of the sequence's first token of this step
+  std::int64_t window;          // positions (p - window, p] are visible at p; the largest int64 for all
+
+  const float* query(std::int64_t column) const {
+    const std::int64_t c = first_column + column;
+    return queries + c / group * row_stride + c % group * head_dim;
+  }
+  float* result(std::int64_t column) const {
+    const std::int64_t c = first_column + column;
+    return out + c / group * out_stride + c % group * head_dim;
+  }
+  std::int64_t position(std::int64_t column) const {
+    return first_position + (first_column + column) / group;
+  }
+  // The keys that at least one column sees: [first_key, end_key).
+  std::int64_t first_key() const { return position(0) < window ? 0 : position(0) - window + 1; }
+  std::int64_t end_key() const { return position(columns - 1) + 1; }
+};
+
+// The cached keys and values of one sequence, layer and kv head.
+struct CachedKeys {
+  const std::byte* keys;  // block 0's matrix
+  const std::byte* values;
+  std::int64_t block_bytes;
+  const std::int32_t* blocks;  // [blocks of the sequence]
+  std::int64_t block_size, dim_stride, slot_stride;
+
+  const std::byte* block_keys(std::int64_t block) const { return keys + blocks[block] * block_bytes; }
+  const std::byte* block_values(std::int64_t block) const { return values + blocks[block] * block_bytes; }
+};
+
+// One instruction set's arithmetic. A state holds for every column of a tile the softmax's reference
+// maximum, its sum and the weighted sum of values; its layout is the kernel's. Thread-safe.
+class AttentionKernel {
+ public:
+  virtual ~AttentionKernel() = default;
+  virtual std::int64_t max_columns() const = 0;
+  virtual std::int64_t scratch_floats(const KvCacheShape& cache) const = 0;  // multiple of 16
+  virtual std::int64_t state_floats(const KvCacheShape& cache) const = 0;    // multiple of 16
+
+  // Brings the tile's queries, times `scale`, into `scratch` for the attend() calls that follow.
+  virtual void pack(const QueryTile& tile, float scale, const CachedKeys& keys, float* scratch) const = 0;
+  virtual void reset(const QueryTile& tile, float* state) const = 0;
+  // Adds keys [begin, end), all of one chunk, to `state`. Scores are taken as powers of 2.
+  virtual void attend(const QueryTile& tile, const CachedKeys& keys, std::int64_t begin, std::int64_t end,
+                      float* scratch, float* state) const = 0;
+  virtual void merge(const QueryTile& tile, const float* chunk, float* total) const = 0;
+  // Writes the normalized rows to tile.out.
+  virtual void finish(const QueryTile& tile, const float* total) const = 0;
+};
+
+// Whether caches of this shape shall be in tiles; other shapes are in vectors.
+bool has_tile_attention(Isa isa, const KvCacheShape& cache);
+// The kernels for a cache of `layout` and `dtype`.
+std::unique_ptr<AttentionKernel> make_attention_kernel(Isa isa, KvLayout layout, DType dtype);
+
+// Runs a kernel over a batch. Scratch grows in begin_step only.
+class Attention {
+ public:
+  Attention(ThreadPool& pool, Isa isa) : pool_(pool), isa_(isa) {}
+
+  void begin_step(const Batch& batch, CpuKvCache& cache);
+  // qkv: the rows of the batch; out [tokens, num_heads * head_dim].
+  void run(const AttentionShape& shape, std::int64_t layer, std::int64_t sliding_window, const float* qkv,
+           float* out);
+
+ private:
+  struct Item {
+    QueryTile tile;
+    CachedKeys keys;
+    std::int64_t first_chunk, end_chunk;
+    std::int64_t tile_index;
+  };
+  void run_item(const Item& item, float scale, int thread);
+  void run_split(float scale);
+  void attend_chunk(const Item& item, std::int64_t chunk, float* scratch, float* state) const;
+  void list_tiles(const AttentionShape& shape, std::int64_t layer, std::int64_t sliding_window,
+                  const float* qkv, float* out);
+
+  ThreadPool& pool_;
+  Isa isa_;
+  std::unique_ptr<AttentionKernel> kernel_;
+  KvLayout kernel_layout_ = KvLayout::kVectors;
+  DType kernel_dtype_ = DType::kBF16;
+  Batch batch_;
+  CpuKvCache* cache_ = nullptr;
+  std::vector<Item> tiles_, parts_;
+  AlignedBuffer<float> scratch_;  // per thread: kernel scratch, chunk state, total state
+  AlignedBuffer<float> states_;   // of parts_
+  std::int64_t scratch_floats_ = 0, state_floats_ = 0;
+};
+
+}  // namespace bise

@@ -1,0 +1,27 @@
+#include "backend/cpu/kernels.h"
+
+#include "base/check.h"
+
+namespace bise {
+
+const RowKernels& row_kernels(Isa isa) {
+  switch (isa) {
+    case Isa::kScalar: return kScalarKernels;
+    case Isa::kAvx2: return kAvx2Kernels;
+    case Isa::kAvx512:
+    case Isa::kAmx: return kAvx512Kernels;
+  }
+  check(false, "an instruction set has kernels");
+  return kScalarKernels;
+}
+
+bool has_tile_attention(Isa, const KvCacheShape&) {
+  return false;
+}
+
+std::unique_ptr<AttentionKernel> make_attention_kernel(Isa isa, KvLayout layout, DType dtype) {
+  check(layout == KvLayout::kVectors, "vectors are the only layout");
+  return row_kernels(isa).make_attention(dtype);
+}
+
+}  // namespace bise
