@@ -1,0 +1,19 @@
+// JSON lines: one object a line, from a file or standard input ("-").
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "base/json.h"
+
+namespace bise {
+
+// Calls `row(object, where)` for each line that is not blank; `where` is "FILE: line 3". Throws Error when
+// the file cannot be read or a line is no JSON object or longer than 64 MB.
+void for_each_jsonl(const std::string& path,
+                    const std::function<void(const Json& object, const std::string& where)>& row);
+
+// Writes one line to standard output and flushes, so that programs can converse line by line.
+void print_jsonl(const Json& object);
+
+}  // namespace bise

@@ -1,0 +1,38 @@
+// The device a command computes on, chosen by flags, and the flags that every such command shares.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "backend/backend.h"
+#include "base/thread_pool.h"
+#include "cli/flags.h"
+
+namespace bise {
+
+struct DeviceFlags {
+  std::string device = "auto";  // auto, cpu, cuda, reference
+  std::string isa = "auto";     // auto, scalar, avx2, avx512, amx
+  std::int64_t threads = 0;
+
+  void declare(Flags& flags);
+};
+
+// Threads and backend; lives as long as the command.
+class Runtime {
+ public:
+  // Throws Error for a device or instruction set that this machine or build lacks.
+  explicit Runtime(const DeviceFlags& flags);
+
+  ThreadPool& pool() { return pool_; }
+  Backend& backend() { return *backend_; }
+  // "Intel(R) Xeon(R) Processor, 2 threads, cpu amx"
+  std::string description() const;
+
+ private:
+  ThreadPool pool_;
+  std::unique_ptr<Backend> backend_;
+};
+
+}  // namespace bise
