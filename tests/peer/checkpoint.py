@@ -77,6 +77,27 @@ def replace_bitsandbytes_modules(model):
     torch.nn.Module.float(model)  # embedding and norms are still bf16; the method of transformers refuses
 
 
+class Int8TokenLinear(torch.nn.Module):
+    """A linear layer whose input rows are rounded to int8 with vLLM's scale, absmax / 127."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = torch.nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, rows):
+        scale = rows.abs().amax(-1, keepdim=True).clamp(min=1e-10) / 127
+        return torch.nn.functional.linear((rows / scale).round().clamp(-128, 127) * scale, self.weight)
+
+
+def use_vllm_int8_activations(model):
+    """compressed-tensors simulates dynamic int8 inputs with scale absmax / 127.5; vLLM and bise take absmax / 127."""
+    logits(model, [0])  # the first forward decompresses the weights
+    for name, module in list(model.named_modules()):
+        inputs = getattr(getattr(module, "quantization_scheme", None), "input_activations", None)
+        if inputs is not None and inputs.type == "int":
+            model.set_submodule(name, Int8TokenLinear(module.weight.data))
+
+
 @torch.no_grad()
 def logits(model, token_ids):
     """[tokens, vocab] of one sequence of ids."""

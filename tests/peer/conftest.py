@@ -3,8 +3,11 @@
     BISE=build/cpu/bise ~/.cache/bise-peers/venv/bin/python -m pytest tests/peer
 """
 
+import json
 import os
 import pathlib
+import subprocess
+import sys
 
 # oneDNN's bf16 AMX kernels need CPUID leaves that some virtual machines hide (benchmarks/peers/amx_palette.py).
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
@@ -40,3 +43,16 @@ def smollm2():
 @pytest.fixture(scope="session")
 def peers():
     return pathlib.Path(os.environ.get("BISE_PEERS", pathlib.Path.home() / ".cache" / "bise-peers"))
+
+
+@pytest.fixture(scope="session")
+def vllm_schemes(peers):
+    """A function (folder, modules) -> {module: the scheme that vLLM's own parser chooses}."""
+    vllm = existing(peers / "vllm", "vLLM's parser (tools/peers/install_vllm_parser.sh)")
+    program = pathlib.Path(__file__).parent / "vllm_schemes.py"
+
+    def schemes(folder, modules):
+        output = subprocess.check_output([sys.executable, program, vllm, folder / "config.json", *modules], text=True)
+        return json.loads(output.splitlines()[-1])
+
+    return schemes
