@@ -3,6 +3,7 @@
 // memory. Only for processors that available_isas() lists with Isa::kAmx.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace bise {
@@ -37,6 +38,12 @@ inline void zero_tile() {
 template <int kTile>
 inline void load_tile(const std::byte* base, std::int64_t stride) {
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(base), "r"(stride), "i"(kTile) : "memory");
+}
+
+// The same for data that will not be used again soon: it need not stay in the first-level cache.
+template <int kTile>
+inline void load_tile_once(const std::byte* base, std::int64_t stride) {
+  asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" : : "r"(base), "r"(stride), "i"(kTile) : "memory");
 }
 
 template <int kTile>

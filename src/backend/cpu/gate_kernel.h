@@ -1,4 +1,4 @@
-// silu(gate) * up over rows of float32. A kernel template (simd.h).
+// silu(gate) * up. A kernel template (simd.h).
 #pragma once
 
 #include <algorithm>
@@ -8,18 +8,21 @@
 
 namespace bise {
 
-// out[i] = gate[i] / (1 + exp(-gate[i])) * up[i] for i in [0, count).
+// gate / (1 + exp(-gate)) * up
 template <class Simd>
-void gate_columns(const float* gate, const float* up, float* out, std::int64_t count) {
-  using Vec = typename Simd::Vec;
-  const Vec one = Simd::set(1.0f), log2e = Simd::set(-1.44269504f), bound = Simd::set(-87.0f);
+typename Simd::Vec gate(typename Simd::Vec gate, typename Simd::Vec up) {
+  // Below -87, exp(-gate) would overflow where the result is as good as 0.
+  const typename Simd::Vec bounded = Simd::max(gate, Simd::set(-87.0f));
+  const typename Simd::Vec exponential = Simd::exp2(Simd::mul(bounded, Simd::set(-1.44269504f)));
+  return Simd::mul(Simd::div(gate, Simd::add(Simd::set(1.0f), exponential)), up);
+}
+
+template <class Simd>
+void gate_columns(const float* gates, const float* ups, float* out, std::int64_t count) {
   for (std::int64_t i = 0; i < count; i += Simd::kWidth) {
     const std::int64_t lanes = std::min(Simd::kWidth, count - i);
-    const Vec g = Simd::load_first(gate + i, lanes);
-    // Below -87, exp(-gate) would overflow where the result is as good as 0.
-    const Vec exponential = Simd::exp2(Simd::mul(Simd::max(g, bound), log2e));
-    const Vec silu = Simd::div(g, Simd::add(one, exponential));
-    Simd::store_first(out + i, Simd::mul(silu, Simd::load_first(up + i, lanes)), lanes);
+    const auto value = gate<Simd>(Simd::load_first(gates + i, lanes), Simd::load_first(ups + i, lanes));
+    Simd::store_first(out + i, value, lanes);
   }
 }
 

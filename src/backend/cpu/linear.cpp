@@ -27,8 +27,12 @@ void linear(ThreadPool& pool, LinearScratch& scratch, const CpuLinearInput& in, 
   check(out.columns() == made.rows(), "the output has a column per row of the weight");
   out.set_rows(in.rows());
   if (in.rows() == 0) return;
-  if (made.isa() == Isa::kAmx) return amx_linear(pool, scratch.buffers(), in, made, out);
-  check(false, "linear layers need AMX");
+  switch (made.isa()) {
+    case Isa::kScalar: return scalar_linear(pool, scratch.buffers(), in, made, out);
+    case Isa::kAvx2: return avx2_linear(pool, scratch.buffers(), in, made, out);
+    case Isa::kAvx512: return avx512_linear(pool, scratch.buffers(), in, made, out);
+    case Isa::kAmx: return amx_linear(pool, scratch.buffers(), in, made, out);
+  }
 }
 
 void gated_linear(ThreadPool& pool, LinearScratch& scratch, const CpuLinearInput& in,
@@ -37,8 +41,12 @@ void gated_linear(ThreadPool& pool, LinearScratch& scratch, const CpuLinearInput
   check(made.rows() == 2 * out.columns(), "gate and up have a row per column of the output");
   out.begin(in.rows(), encoding);
   if (in.rows() == 0) return;
-  if (made.isa() == Isa::kAmx) return amx_gated_linear(pool, scratch.buffers(), in, made, out);
-  check(false, "linear layers need AMX");
+  switch (made.isa()) {
+    case Isa::kScalar: return scalar_gated_linear(pool, scratch.buffers(), in, made, out);
+    case Isa::kAvx2: return avx2_gated_linear(pool, scratch.buffers(), in, made, out);
+    case Isa::kAvx512: return avx512_gated_linear(pool, scratch.buffers(), in, made, out);
+    case Isa::kAmx: return amx_gated_linear(pool, scratch.buffers(), in, made, out);
+  }
 }
 
 }  // namespace bise

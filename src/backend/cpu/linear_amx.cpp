@@ -5,6 +5,10 @@
 // Columns are summed in blocks of kBlockBytes a row: within a block in a tile's accumulators (in order of the
 // columns, each output on its own), the blocks' sums in float32. That order is the same for any number of
 // rows, so one row alone and 512 rows give the same bits.
+//
+// The tile unit runs beside the vector units. While it multiplies one pair of token tiles, the products of
+// the pair before are transposed, scaled and written, and the next unit's weights are fetched into the cache.
+
 // g++ 12 warns of the unset registers in its own AVX-512 intrinsics (gcc bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -23,20 +27,15 @@
 // for more than the processor has.
 #pragma GCC target( \
     "avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx512bf16,avx512vbmi")
-#include "backend/cpu/gate_kernel.h"
+#include "backend/cpu/linear_driver.h"
 #include "backend/cpu/simd_avx512.h"
+#include "backend/cpu/transpose_kernel.h"
 
 namespace bise {
 namespace {
 
-constexpr std::int64_t kChunkRows = CpuLinearInput::kChunkRows;
 constexpr std::int64_t kTileRows = 16, kTileBytes = kTileRows * kTileRowBytes;
-
-// Two times 16 rows of the weight that one thread multiplies together.
-struct Unit {
-  std::int64_t row[2];
-  std::int64_t count[2];  // 0 .. 16
-};
+constexpr std::int64_t kProducts = 4 * 256;  // floats of a unit's products with a pair of token tiles
 
 // One factor of the tile products: tile t of half h is at tile[h] + t * step, its rows `stride` apart.
 struct TileSource {
@@ -44,11 +43,51 @@ struct TileSource {
   std::int64_t stride, step;
 };
 
-// C tile (h, j) = sum over `tiles` tiles of weight half h and token tile j; stored at products + (2 h + j) *
-// 256, its rows `product_stride` bytes apart.
-template <bool kInteger, int kTokenTiles>
+// Products of a unit and up to 32 rows of the input, waiting to be added to the sums: C tile (h, j) of weight
+// half h and token tile j is at products + (2 h + j) * 256. Finished in slices of four rows.
+struct Pending {
+  const float* products = nullptr;
+  Unit unit{};
+  UnitSums sums{};             // of the first row
+  std::int64_t first_row = 0;  // in the input
+  std::int64_t rows = 0;
+  bool first_block = false, last_block = false;
+  int next = 0, slices = 0;
+};
+
+// Walks over the cache lines of the weights that come next.
+class Prefetcher {
+ public:
+  Prefetcher() = default;
+  Prefetcher(const std::byte* const (&first)[2], const std::int64_t (&rows)[2], std::int64_t row_bytes,
+             std::int64_t stride)
+      : first_{first[0], first[1]}, rows_{rows[0], rows[1]}, row_bytes_(row_bytes), stride_(stride) {}
+
+  std::int64_t lines() const { return (rows_[0] + rows_[1]) * ((row_bytes_ + 63) / 64); }
+
+  void fetch(std::int64_t count) {
+    for (; count > 0 && half_ < 2; --count) {
+      if (row_ < rows_[half_]) _mm_prefetch(first_[half_] + row_ * stride_ + byte_, _MM_HINT_T1);
+      if ((byte_ += 64) < row_bytes_) continue;
+      byte_ = 0;
+      if (++row_ < rows_[half_]) continue;
+      row_ = 0;
+      ++half_;
+    }
+  }
+
+ private:
+  const std::byte* first_[2] = {};
+  std::int64_t rows_[2] = {};
+  std::int64_t row_bytes_ = 0, stride_ = 0, byte_ = 0, row_ = 0;
+  int half_ = 2;
+};
+
+// C tile (h, j) = sum over `tiles` tiles of weight half h and token tile j, as in Pending; rows of C are
+// `product_stride` bytes apart. Calls beside() after each step: work for the vector units.
+template <bool kInteger, int kTokenTiles, class Beside>
 void multiply(const TileSource& weight, const TileSource& tokens, std::int64_t tiles, float* products,
-              std::int64_t product_stride) {
+              std::int64_t product_stride, const Beside& beside) {
   zero_tile<0>();
   zero_tile<2>();
   if constexpr (kTokenTiles == 2) {
@@ -56,16 +95,18 @@ void multiply(const TileSource& weight, const TileSource& tokens, std::int64_t t
     zero_tile<3>();
   }
   for (std::int64_t t = 0; t < tiles; ++t) {
-    load_tile<6>(tokens.tile[0] + t * tokens.step, tokens.stride);
+    // The weights' panel is used again for the next tokens and shall stay in the first-level cache.
+    load_tile_once<6>(tokens.tile[0] + t * tokens.step, tokens.stride);
     load_tile<4>(weight.tile[0] + t * weight.step, weight.stride);
     multiply_tiles<kInteger, 0, 4, 6>();
     if constexpr (kTokenTiles == 2) {
-      load_tile<7>(tokens.tile[1] + t * tokens.step, tokens.stride);
+      load_tile_once<7>(tokens.tile[1] + t * tokens.step, tokens.stride);
       multiply_tiles<kInteger, 1, 4, 7>();
     }
     load_tile<5>(weight.tile[1] + t * weight.step, weight.stride);
     multiply_tiles<kInteger, 2, 5, 6>();
     if constexpr (kTokenTiles == 2) multiply_tiles<kInteger, 3, 5, 7>();
+    beside(t);
   }
   store_tile<0>(products, product_stride);
   store_tile<2>(products + 512, product_stride);
@@ -75,9 +116,9 @@ void multiply(const TileSource& weight, const TileSource& tokens, std::int64_t t
   }
 }
 
-void configure_tiles(bool one_token) {
+void configure_tiles(bool one_row) {
   TileConfig config;
-  const int token_bytes = one_token ? 4 : 64;
+  const int token_bytes = one_row ? 4 : 64;
   for (int tile = 0; tile < 4; ++tile) config.set(tile, kTileRows, token_bytes);
   for (int tile = 4; tile < 6; ++tile) config.set(tile, kTileRows, kTileRowBytes);
   for (int tile = 6; tile < 8; ++tile) config.set(tile, kTileRows, token_bytes);
@@ -87,41 +128,35 @@ void configure_tiles(bool one_token) {
 // One linear layer: what all threads share.
 class AmxProduct {
  public:
-  AmxProduct(LinearScratch::Buffers& buffers, const CpuLinearInput& in, const CpuLinearWeight& weight)
-      : buffers_(buffers),
-        in_(in),
+  using Simd = SimdAvx512;
+  // What a thread does within the layer: its tiles, and the products that are not finished yet.
+  class Worker;
+
+  AmxProduct(const CpuLinearInput& in, const CpuLinearWeight& weight)
+      : in_(in),
         weight_(weight),
         integer_(weight.integer()),
         arranged_(weight.nibbles() || in.is_int8() != integer_),
-        element_bytes_(integer_ ? 1 : 2),
-        block_columns_(kBlockBytes / element_bytes_),
+        block_columns_(integer_ ? kBlockBytes : kBlockBytes / 2),
         blocks_((in.columns() + block_columns_ - 1) / block_columns_),
-        tile_columns_(kTileRowBytes / element_bytes_) {
+        tile_columns_(integer_ ? kTileRowBytes : kTileRowBytes / 2) {
     if (in.rows() == 1 && arranged_) arrange_one();
   }
 
-  bool integer() const { return integer_; }
+  bool packs() const { return in_.rows() > 1; }
   std::int64_t blocks() const { return blocks_; }
 
-  // Tiles of block `block` of the columns; whole groups of four in nibble order.
-  std::int64_t tiles_of(std::int64_t block) const {
-    const std::int64_t columns = columns_of(block), per = weight_.nibbles() ? 128 : tile_columns_;
-    return (columns + per - 1) / per * (per / tile_columns_);
-  }
-
-  // Packs rows [first, first + rows) of the input, the part of `thread` of `threads`.
+  // Packs rows [first, first + rows) of the input into tiles, the part of `thread` of `threads`.
   void pack(std::int64_t first, std::int64_t rows, int thread, int threads);
-
-  // Sums of products of the unit and the chunk's rows over block `block`:
-  // sums[row * stride + halves[h] + i] (+)= W[unit.row[h] + i] x[row]; on the last block scaled, and with
-  // bias.
-  void multiply_unit(const Unit& unit, std::int64_t block, std::int64_t first, std::int64_t rows, bool direct,
-                     float* sums, std::int64_t stride, const std::int64_t (&halves)[2],
-                     LinearScratch::Buffers::PerThread& scratch);
 
  private:
   std::int64_t columns_of(std::int64_t block) const {
     return std::min(block_columns_, in_.columns() - block * block_columns_);
+  }
+  // Tiles of a block; whole groups of four in nibble order.
+  std::int64_t tiles_of(std::int64_t block) const {
+    const std::int64_t columns = columns_of(block), per = weight_.nibbles() ? 128 : tile_columns_;
+    return (columns + per - 1) / per * (per / tile_columns_);
   }
   // Packed tiles of a chunk: [block][token tile][kBlockTiles].
   std::byte* packed(std::int64_t block, std::int64_t token_tile) const {
@@ -133,19 +168,47 @@ class AmxProduct {
   bool direct_source(std::int64_t row, std::int64_t count, std::int64_t block, const std::byte*& tile,
                      std::int64_t& stride) const;
   TileSource weight_source(const Unit& unit, std::int64_t block, bool direct, std::byte* panel) const;
-  template <bool kInteger>
-  void finish(const Unit& unit, std::int64_t block, std::int64_t first, std::int64_t rows,
-              const float* products, int token_tile, float* sums, std::int64_t stride,
-              const std::int64_t (&halves)[2]) const;
-  template <bool kInteger>
-  void add(__m512 product, bool first, bool last, std::int64_t weight_row, std::int64_t row, __mmask16 mask,
-           float* sum) const;
+  Prefetcher prefetcher(const Unit& unit, std::int64_t block) const;
 
-  LinearScratch::Buffers& buffers_;
   const CpuLinearInput& in_;
   const CpuLinearWeight& weight_;
   const bool integer_, arranged_;
-  const std::int64_t element_bytes_, block_columns_, blocks_, tile_columns_;
+  const std::int64_t block_columns_, blocks_, tile_columns_;
+};
+
+class AmxProduct::Worker {
+ public:
+  Worker(const AmxProduct& product, LinearScratch::Buffers::PerThread& scratch, CpuLinearInput* gated)
+      : product_(product), in_(product.in_), weight_(product.weight_), scratch_(scratch), gated_(gated) {
+    configure_tiles(in_.rows() == 1);
+  }
+  ~Worker() { release_tiles(); }
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  // sums (+)= W[unit rows] x[rows] over block `block` of the columns for the chunk's rows; on the last block
+  // scaled, and with bias, and gated where the layer is. `next`: the unit and block that come after, null at
+  // the end.
+  void multiply_unit(const Unit& unit, std::int64_t block, std::int64_t first, std::int64_t rows,
+                     UnitSums sums, const Unit* next, std::int64_t next_block);
+  // Ends what multiply_unit has left to do.
+  void finish() {
+    while (pending_.next < pending_.slices) finish_slice();
+  }
+
+ private:
+  void multiply_one(const TileSource& weight, std::int64_t block, Pending& done);
+  void finish_slice();
+  void finish_row(const Pending& done, std::int64_t r, __m512 first_half, __m512 second_half) const;
+  __m512 total(const Pending& done, std::int64_t r, int h, __m512 product) const;
+
+  const AmxProduct& product_;
+  const CpuLinearInput& in_;
+  const CpuLinearWeight& weight_;
+  LinearScratch::Buffers::PerThread& scratch_;
+  CpuLinearInput* gated_;  // where gated products go; null: plain sums
+  Pending pending_;
+  int buffer_ = 0;  // which half of scratch_.products is free
 };
 
 // 128 columns of a row of the input as the weight wants them.
@@ -167,13 +230,12 @@ void AmxProduct::arrange_one() {
 }
 
 void AmxProduct::pack(std::int64_t first, std::int64_t rows, int thread, int threads) {
-  if (in_.rows() == 1) return;
   const std::int64_t token_tiles = (rows + kTileRows - 1) / kTileRows, quads = kBlockTiles / 4;
   const std::int64_t quad_columns = 4 * tile_columns_;
   const std::int64_t quads_of_row = (in_.columns() + quad_columns - 1) / quad_columns;
-  const std::int64_t work = token_tiles * quads_of_row;
+  const UnitRange mine(token_tiles * quads_of_row, thread, threads);
   alignas(64) std::byte rows_of_tile[4 * kTileBytes];
-  for (std::int64_t i = work * thread / threads; i < work * (thread + 1) / threads; ++i) {
+  for (std::int64_t i = mine.begin; i < mine.end; ++i) {
     const std::int64_t token_tile = i / quads_of_row, quad = i % quads_of_row;
     const std::int64_t row = first + token_tile * kTileRows;
     std::byte* out = packed(quad / quads, token_tile) + quad % quads * 4 * kTileBytes;
@@ -227,158 +289,132 @@ TileSource AmxProduct::weight_source(const Unit& unit, std::int64_t block, bool 
   return source;
 }
 
-template <bool kInteger>
-void AmxProduct::add(__m512 product, bool first, bool last, std::int64_t weight_row, std::int64_t row,
-                     __mmask16 mask, float* sum) const {
-  if (!first) {
-    const __m512 before = _mm512_maskz_loadu_ps(mask, sum);
+Prefetcher AmxProduct::prefetcher(const Unit& unit, std::int64_t block) const {
+  const std::byte* first[2];
+  std::int64_t rows[2], row_bytes = 0, stride = 0;
+  for (int h = 0; h < 2; ++h) {
+    const LinearPart& part = weight_.part_of(unit.row[unit.count[h] ? h : 0]);
+    const std::int64_t row = unit.row[unit.count[h] ? h : 0] - part.first_row;
+    first[h] = part.row(row) + part.row_bytes * block * block_columns_ / in_.columns();
+    rows[h] = std::clamp<std::int64_t>(part.rows() - row, 0, unit.count[h]);
+    row_bytes = part.row_bytes * columns_of(block) / in_.columns();
+    stride = part.row_bytes;
+  }
+  return {first, rows, row_bytes, stride};
+}
+
+// The product's block sum added to those before; scaled, and with bias, when it is the last.
+__m512 AmxProduct::Worker::total(const Pending& done, std::int64_t r, int h, __m512 product) const {
+  const auto mask = static_cast<__mmask16>((1u << done.unit.count[h]) - 1u);
+  if (!done.first_block) {
+    const __m512 before = _mm512_maskz_loadu_ps(mask, done.sums.half(r, h));
     product =
-        kInteger
+        product_.integer_
             ? _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(before), _mm512_castps_si512(product)))
             : _mm512_add_ps(before, product);
   }
-  if (last) {
-    if constexpr (kInteger) product = _mm512_cvtepi32_ps(_mm512_castps_si512(product));
-    if (weight_.row_scales())
-      product = _mm512_mul_ps(product, _mm512_maskz_loadu_ps(mask, weight_.row_scales() + weight_row));
-    if (in_.type() != InputType::kNone) product = _mm512_mul_ps(product, _mm512_set1_ps(in_.scale(row)));
-    if (weight_.bias())
-      product = _mm512_add_ps(product, _mm512_maskz_loadu_ps(mask, weight_.bias() + weight_row));
-  }
-  _mm512_mask_storeu_ps(sum, mask, product);
+  if (!done.last_block) return product;
+  if (product_.integer_) product = _mm512_cvtepi32_ps(_mm512_castps_si512(product));
+  if (weight_.row_scales())
+    product = _mm512_mul_ps(product, _mm512_maskz_loadu_ps(mask, weight_.row_scales() + done.unit.row[h]));
+  if (in_.type() != InputType::kNone)
+    product = _mm512_mul_ps(product, _mm512_set1_ps(in_.scale(done.first_row + r)));
+  if (weight_.bias())
+    product = _mm512_add_ps(product, _mm512_maskz_loadu_ps(mask, weight_.bias() + done.unit.row[h]));
+  return product;
 }
 
-template <bool kInteger>
-void AmxProduct::finish(const Unit& unit, std::int64_t block, std::int64_t first, std::int64_t rows,
-                        const float* products, int token_tile, float* sums, std::int64_t stride,
-                        const std::int64_t (&halves)[2]) const {
-  alignas(64) float transposed[256];
-  const std::int64_t begin = token_tile * kTileRows, count = std::min(kTileRows, rows - begin);
-  for (int h = 0; h < 2; ++h) {
-    if (unit.count[h] == 0) continue;
-    const auto mask = static_cast<__mmask16>((1u << unit.count[h]) - 1u);
-    const float* tile = products + 512 * h;
-    if (in_.rows() > 1) {
-      transpose_tile(reinterpret_cast<const std::byte*>(tile), kTileRowBytes,
-                     reinterpret_cast<std::byte*>(transposed));
-      tile = transposed;
-    }
-    for (std::int64_t r = 0; r < count; ++r)
-      add<kInteger>(_mm512_load_ps(tile + r * 16), block == 0, block + 1 == blocks_, unit.row[h],
-                    first + begin + r, mask, sums + (begin + r) * stride + halves[h]);
+void AmxProduct::Worker::finish_row(const Pending& done, std::int64_t r, __m512 first_half,
+                                    __m512 second_half) const {
+  const __m512 totals[2] = {total(done, r, 0, first_half), total(done, r, 1, second_half)};
+  if (gated_ && done.last_block) {
+    const std::int64_t row = done.first_row + r, column = done.unit.row[0];
+    const auto mask = static_cast<__mmask16>((1u << done.unit.count[0]) - 1u);
+    const __m512 value = gate<SimdAvx512>(totals[0], totals[1]);
+    if (gated_->bf16_row(row))
+      _mm256_mask_storeu_epi16(gated_->bf16_row(row) + column, mask, (__m256i)_mm512_cvtneps_pbh(value));
+    else
+      _mm512_mask_storeu_ps(gated_->staging(row) + column, mask, value);
+    return;
   }
+  for (int h = 0; h < 2; ++h)
+    _mm512_mask_storeu_ps(done.sums.half(r, h), static_cast<__mmask16>((1u << done.unit.count[h]) - 1u),
+                          totals[h]);
 }
 
-void AmxProduct::multiply_unit(const Unit& unit, std::int64_t block, std::int64_t first, std::int64_t rows,
-                               bool direct, float* sums, std::int64_t stride, const std::int64_t (&halves)[2],
-                               LinearScratch::Buffers::PerThread& scratch) {
-  const TileSource weight = weight_source(unit, block, direct, scratch.panel.data());
-  const std::int64_t tiles = tiles_of(block);
-  float* products = scratch.products.data();
-  const auto finish_tile = [&](const float* tile, int token_tile) {
-    if (integer_)
-      finish<true>(unit, block, first, rows, tile, token_tile, sums, stride, halves);
-    else
-      finish<false>(unit, block, first, rows, tile, token_tile, sums, stride, halves);
-  };
-  if (in_.rows() == 1) {
-    const std::byte* x = (arranged_ ? in_.packing_space() : in_.row_data(0)) + block * kBlockBytes;
-    const TileSource tokens{{x, x}, 4, kTileRowBytes};
-    if (integer_)
-      multiply<true, 1>(weight, tokens, tiles, products, 4);
-    else
-      multiply<false, 1>(weight, tokens, tiles, products, 4);
-    return finish_tile(products, 0);
-  }
+void AmxProduct::Worker::finish_slice() {
+  const int slice = pending_.next++;
+  __m512 rows[2][4];
+  for (int h = 0; h < 2; ++h)
+    transpose_columns(pending_.products + (2 * h + slice / 4) * 256, slice % 4, rows[h]);
+  for (int i = 0; i < 4 && 4 * slice + i < pending_.rows; ++i)
+    finish_row(pending_, 4 * slice + i, rows[0][i], rows[1][i]);
+}
+
+// One row of input: it is its own packed form, and its products lie in the order of the weight's rows.
+void AmxProduct::Worker::multiply_one(const TileSource& weight, std::int64_t block, Pending& done) {
+  const std::byte* x = (product_.arranged_ ? in_.packing_space() : in_.row_data(0)) + block * kBlockBytes;
+  const TileSource tokens{{x, x}, 4, kTileRowBytes};
+  float* products = scratch_.products.data();
+  const auto run = product_.integer_ ? multiply<true, 1, void (*)(std::int64_t)>
+                                     : multiply<false, 1, void (*)(std::int64_t)>;
+  run(weight, tokens, product_.tiles_of(block), products, 4, [](std::int64_t) {});
+  finish_row(done, 0, _mm512_load_ps(products), _mm512_load_ps(products + 512));
+}
+
+void AmxProduct::Worker::multiply_unit(const Unit& unit, std::int64_t block, std::int64_t first,
+                                       std::int64_t rows, UnitSums sums, const Unit* next,
+                                       std::int64_t next_block) {
+  const TileSource weight = product_.weight_source(unit, block, rows <= kDirectRows, scratch_.panel.data());
+  const std::int64_t tiles = product_.tiles_of(block);
+  Pending done{nullptr, unit, sums, first, rows, block == 0, block + 1 == product_.blocks_};
+  if (in_.rows() == 1) return multiply_one(weight, block, done);
+
   const int token_tiles = static_cast<int>((rows + kTileRows - 1) / kTileRows);
+  Prefetcher prefetcher;
+  std::int64_t lines_per_step = 0;
+  if (next && rows > kDirectRows) {
+    prefetcher = product_.prefetcher(*next, next_block);
+    const std::int64_t steps = (token_tiles + 1) / 2 * tiles;
+    lines_per_step = (prefetcher.lines() + steps - 1) / steps;
+  }
+  const auto beside = [&](std::int64_t step) {
+    prefetcher.fetch(lines_per_step);
+    if (step % 2 == 1 && pending_.next < pending_.slices) finish_slice();
+  };
   for (int tile = 0; tile < token_tiles; tile += 2) {
     const bool pair = tile + 1 < token_tiles;
-    const TileSource tokens{
-        {packed(block, tile), packed(block, tile + (pair ? 1 : 0))}, kTileRowBytes, kTileBytes};
-    const auto run = pair ? (integer_ ? multiply<true, 2> : multiply<false, 2>)
-                          : (integer_ ? multiply<true, 1> : multiply<false, 1>);
-    run(weight, tokens, tiles, products, kTileRowBytes);
-    finish_tile(products, tile);
-    if (pair) finish_tile(products + 256, tile + 1);
+    const TileSource tokens{{product_.packed(block, tile), product_.packed(block, tile + (pair ? 1 : 0))},
+                            kTileRowBytes,
+                            kTileBytes};
+    float* products = scratch_.products.data() + buffer_ * kProducts;
+    const auto run =
+        pair
+            ? (product_.integer_ ? multiply<true, 2, decltype(beside)> : multiply<false, 2, decltype(beside)>)
+            : (product_.integer_ ? multiply<true, 1, decltype(beside)>
+                                 : multiply<false, 1, decltype(beside)>);
+    run(weight, tokens, tiles, products, kTileRowBytes, beside);
+    finish();
+    buffer_ ^= 1;
+    pending_ = done;
+    pending_.products = products;
+    pending_.sums.first += tile * kTileRows * sums.stride;
+    pending_.first_row += tile * kTileRows;
+    pending_.rows = std::min(2 * kTileRows, rows - tile * kTileRows);
+    pending_.slices = static_cast<int>((pending_.rows + 3) / 4);
   }
-}
-
-// The units of one thread: contiguous, so that it reads contiguous weights.
-struct UnitRange {
-  UnitRange(std::int64_t units, int thread, int threads)
-      : begin(units * thread / threads), end(units * (thread + 1) / threads) {}
-  std::int64_t begin, end;
-};
-
-std::int64_t clamp_rows(std::int64_t rows) {
-  return std::clamp<std::int64_t>(rows, 0, kTileRows);
 }
 
 }  // namespace
 
 void amx_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
                 const CpuLinearWeight& weight, CpuMatrix& out) {
-  AmxProduct product(buffers, in, weight);
-  const std::int64_t columns = weight.rows(), units = (columns + 31) / 32;
-  pool.run([&](int thread) {
-    configure_tiles(in.rows() == 1);
-    const UnitRange mine(units, thread, pool.threads());
-    for (std::int64_t first = 0; first < in.rows(); first += kChunkRows) {
-      const std::int64_t rows = std::min(kChunkRows, in.rows() - first);
-      if (first > 0) buffers.barrier.wait();
-      product.pack(first, rows, thread, pool.threads());
-      if (in.rows() > 1) buffers.barrier.wait();
-      const bool few = rows <= kTileRows;
-      const auto multiply = [&](std::int64_t u, std::int64_t block) {
-        const std::int64_t row = 32 * u;
-        const Unit unit{{row, row + 16}, {clamp_rows(columns - row), clamp_rows(columns - row - 16)}};
-        product.multiply_unit(unit, block, first, rows, few, out.row(first) + row, columns, {0, 16},
-                              buffers.threads[static_cast<std::size_t>(thread)]);
-      };
-      if (few) {  // the weights are read in the order of memory
-        for (std::int64_t u = mine.begin; u < mine.end; ++u)
-          for (std::int64_t block = 0; block < product.blocks(); ++block) multiply(u, block);
-      } else {  // the packed rows of a block stay in the cache
-        for (std::int64_t block = 0; block < product.blocks(); ++block)
-          for (std::int64_t u = mine.begin; u < mine.end; ++u) multiply(u, block);
-      }
-    }
-    release_tiles();
-  });
+  run_linear<AmxProduct>(pool, buffers, in, weight, out);
 }
 
 void amx_gated_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
                       const CpuLinearWeight& gate_up, CpuLinearInput& out) {
-  AmxProduct product(buffers, in, gate_up);
-  const std::int64_t columns = gate_up.rows() / 2, units = (columns + 15) / 16;
-  // The packed rows of all columns stay in the cache while a thread passes over its units.
-  constexpr std::int64_t kCacheBytes = 1 << 20;
-  const std::int64_t chunk =
-      std::clamp<std::int64_t>(kCacheBytes / (in.columns() * 2) / 32 * 32, 64, kChunkRows);
-  pool.run([&](int thread) {
-    configure_tiles(in.rows() == 1);
-    auto& scratch = buffers.threads[static_cast<std::size_t>(thread)];
-    const UnitRange mine(units, thread, pool.threads());
-    for (std::int64_t first = 0; first < in.rows(); first += chunk) {
-      const std::int64_t rows = std::min(chunk, in.rows() - first);
-      product.pack(first, rows, thread, pool.threads());
-      if (in.rows() > 1) buffers.barrier.wait();
-      for (std::int64_t u = mine.begin; u < mine.end; ++u) {
-        const std::int64_t row = 16 * u, count = clamp_rows(columns - row);
-        const Unit unit{{row, columns + row}, {count, count}};
-        float* sums = scratch.sums.data();
-        for (std::int64_t block = 0; block < product.blocks(); ++block)
-          product.multiply_unit(unit, block, first, rows, rows <= kTileRows, sums, 32, {0, 16}, scratch);
-        for (std::int64_t r = 0; r < rows; ++r)
-          gate_columns<SimdAvx512>(sums + 32 * r, sums + 32 * r + 16, out.staging(r) + row, count);
-      }
-      buffers.barrier.wait();
-      const std::int64_t begin = rows * thread / pool.threads(), end = rows * (thread + 1) / pool.threads();
-      for (std::int64_t r = begin; r < end; ++r) out.encode_row(first + r, out.staging(r));
-      if (first + chunk < in.rows()) buffers.barrier.wait();
-    }
-    release_tiles();
-  });
+  run_gated<AmxProduct>(pool, buffers, in, gate_up, out);
 }
 
 }  // namespace bise

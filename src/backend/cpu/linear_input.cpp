@@ -174,6 +174,13 @@ void CpuLinearInput::encode_row(std::int64_t row, const float* values) {
   code_sums_[row] = encoded.code_sum;
 }
 
+void CpuLinearInput::end_row(std::int64_t row) {
+  if (!bf16_row(row)) return encode_row(row, staging(row));
+  std::memset(bf16_row(row) + columns_, 0, static_cast<std::size_t>(row_bytes_ - 2 * columns_));
+  scales_[row] = 1;
+  code_sums_[row] = 0;
+}
+
 void CpuLinearInput::copy_row(std::int64_t row, const CpuLinearInput& from, std::int64_t from_row) {
   check(from.columns_ == columns_ && from.type_ == type_ && from.isa_ == isa_,
         "a row is copied between inputs of one kind");

@@ -14,6 +14,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/aligned_buffer.h"
+#include "tensor/float_types.h"
 
 namespace bise {
 
@@ -43,12 +44,19 @@ class CpuLinearInput final : public LinearInput {
   // kInt8Token: the sum of the row's codes.
   std::int32_t code_sum(std::int64_t row) const { return code_sums_[row]; }
 
-  // Memory for linear layers: that of `kChunkRows` rows of this input in a kernel's own order (a cache of the
-  // rows, hence const), and float32 rows that gated_linear encodes from.
+  // Memory for linear layers: up to kChunkRows rows of this input in a kernel's own order (a cache of the
+  // rows, hence const).
   static constexpr std::int64_t kChunkRows = 512;
   std::int64_t packed_rows() const { return packed_rows_; }
   std::byte* packing_space() const { return packing_space_.get(); }
-  float* staging(std::int64_t row_of_chunk) { return staging_.data() + row_of_chunk * columns_; }
+
+  // gated_linear writes a row in pieces: as bf16 where bf16_row is not null, else as float32 to staging (for
+  // at most kChunkRows rows at a time); then end_row completes the encoding.
+  bf16* bf16_row(std::int64_t row) {
+    return isa_ == Isa::kAmx && type_ == InputType::kNone ? reinterpret_cast<bf16*>(row_data(row)) : nullptr;
+  }
+  float* staging(std::int64_t row) { return staging_.data() + row % kChunkRows * columns_; }
+  void end_row(std::int64_t row);
 
  private:
   std::byte* row_data(std::int64_t row) { return codes_.data() + row * row_bytes_; }

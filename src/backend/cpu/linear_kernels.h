@@ -12,4 +12,19 @@ void amx_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLine
 void amx_gated_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
                       const CpuLinearWeight& gate_up, CpuLinearInput& out);
 
+void avx512_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
+                   const CpuLinearWeight& weight, CpuMatrix& out);
+void avx512_gated_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
+                         const CpuLinearWeight& gate_up, CpuLinearInput& out);
+
+void avx2_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
+                 const CpuLinearWeight& weight, CpuMatrix& out);
+void avx2_gated_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
+                       const CpuLinearWeight& gate_up, CpuLinearInput& out);
+
+void scalar_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
+                   const CpuLinearWeight& weight, CpuMatrix& out);
+void scalar_gated_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
+                         const CpuLinearWeight& gate_up, CpuLinearInput& out);
+
 }  // namespace bise

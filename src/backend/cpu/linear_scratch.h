@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include <atomic>
+#include <thread>
 #include <vector>
 
 #include "backend/cpu/aligned_buffer.h"
@@ -11,7 +12,8 @@
 
 namespace bise {
 
-// All threads of a run wait for each other. Spins: the wait is a few hundred nanoseconds.
+// All threads of a run wait for each other. Spins, since the wait is a few hundred nanoseconds, and yields
+// where another process has taken the processor.
 class SpinBarrier {
  public:
   explicit SpinBarrier(int threads) : threads_(threads) {}
@@ -22,10 +24,16 @@ class SpinBarrier {
       round_.store(round + 1, std::memory_order_release);
       return;
     }
-    while (round_.load(std::memory_order_acquire) == round) _mm_pause();
+    for (int spin = 0; round_.load(std::memory_order_acquire) == round; ++spin) {
+      if (spin < kSpins)
+        _mm_pause();
+      else
+        std::this_thread::yield();
+    }
   }
 
  private:
+  static constexpr int kSpins = 1000;
   const int threads_;
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<int> round_{0};
@@ -36,7 +44,7 @@ struct LinearScratch::Buffers {
 
   struct PerThread {
     AlignedBuffer<std::byte> panel{kPanelBytes};
-    AlignedBuffer<float> products{4 * 256};
+    AlignedBuffer<float> products{2 * 4 * 256};  // of two pairs of token tiles
     AlignedBuffer<float> sums{CpuLinearInput::kChunkRows *
                               32};  // gate and up of 16 columns for a chunk's rows
   };

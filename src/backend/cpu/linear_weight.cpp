@@ -122,6 +122,12 @@ void LinearPart::load_groups(std::int64_t row, std::int64_t first, std::int64_t 
   }
 }
 
+void LinearPart::dequantize(std::int64_t row, std::int64_t first, std::int64_t count, float* out) const {
+  std::vector<float> values(static_cast<std::size_t>(stored.columns));
+  dequantize_row(stored, row, values);
+  std::copy_n(values.begin() + first, count, out);
+}
+
 CpuLinearWeight::CpuLinearWeight(std::vector<StoredLinear> parts, Isa isa) : isa_(isa) {
   check(!parts.empty(), "a linear layer has at least one part");
   columns_ = parts.front().columns;

@@ -32,6 +32,8 @@ struct LinearPart {
   // is applied to the product, or where the groups end.
   void load_groups(std::int64_t row, std::int64_t first, std::int64_t count, float* scales,
                    float* zero_points) const;
+  // Columns [first, first + count) of a row as float32 through the definition, for kOther; slow.
+  void dequantize(std::int64_t row, std::int64_t first, std::int64_t count, float* out) const;
 };
 
 class CpuLinearWeight final : public LinearWeight {

@@ -7,10 +7,14 @@
 
 #include <algorithm>
 #include <array>
-#include <span>
-#include <vector>
 
 #include "tensor/float_types.h"
+
+// What is included above keeps the baseline instruction set, so that no shared inline function is compiled
+// for more than the processor has.
+#pragma GCC target( \
+    "avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx512bf16,avx512vbmi")
+#include "backend/cpu/transpose_kernel.h"
 
 namespace bise {
 namespace {
@@ -49,23 +53,6 @@ struct BlockGroups {
   float scales[kMaxGroups], zero_points[kMaxGroups];
 };
 
-// Any scheme, through the definition.
-void unpack_any(const LinearPart& part, std::int64_t row, std::int64_t first, std::int64_t columns,
-                std::byte* out, std::int64_t tile_step) {
-  std::vector<float> values(static_cast<std::size_t>(part.stored.columns));
-  dequantize_row(part.stored, row, values);
-  values.resize(static_cast<std::size_t>(first + (columns + 31) / 32 * 32));
-  std::fill(values.begin() + std::min(first + columns, part.stored.columns), values.end(), 0.0f);
-  for (std::int64_t k = 0; k < columns; k += 32) {
-    auto* tile = reinterpret_cast<bf16*>(out + k / 32 * tile_step);
-    for (std::int64_t i = 0; i < 32; ++i)
-      tile[i] = float_to_bf16(values[static_cast<std::size_t>(first + k + i)]);
-  }
-}
-
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx512vbmi")
-
 __m512i mask_load(const std::byte* in, std::int64_t bytes) {
   if (bytes >= 64) return _mm512_loadu_si512(in);
   return _mm512_maskz_loadu_epi8(_cvtu64_mask64((1ull << bytes) - 1), in);
@@ -103,6 +90,14 @@ void unpack_f16(const std::byte* in, std::int64_t columns, std::byte* out, std::
     _mm512_store_si512(out, to_bf16(_mm512_cvtph_ps(_mm512_castsi512_si256(halves)),
                                     _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1))));
   }
+}
+
+// Any scheme, through the definition.
+void unpack_any(const LinearPart& part, std::int64_t row, std::int64_t first, std::int64_t columns,
+                std::byte* out, std::int64_t tile_step) {
+  alignas(64) float values[kBlockBytes / 2 + 32] = {};
+  part.dequantize(row, first, columns, values);
+  unpack_f32(reinterpret_cast<const std::byte*>(values), columns, out, tile_step);
 }
 
 // Bytes, signed or (packed) offset by 128.
@@ -247,31 +242,11 @@ void widen_codes(const std::byte* in, std::byte* out) {
 }
 
 void transpose_tile(const std::byte* in, std::int64_t stride, std::byte* out) {
-  // Lane l of `part[r]` is row 4 l + r, elements 4 c .. 4 c + 3; a 4 x 4 transposition within each lane ends
-  // it.
   for (int c = 0; c < 4; ++c) {
-    __m512 part[4];
-    for (int r = 0; r < 4; ++r) {
-      const auto chunk = [&](int lane) {
-        return _mm_loadu_ps(reinterpret_cast<const float*>(in + (4 * lane + r) * stride + c * 16));
-      };
-      __m512 rows = _mm512_castps128_ps512(chunk(0));
-      rows = _mm512_mask_broadcast_f32x4(rows, 0x00f0, chunk(1));
-      rows = _mm512_mask_broadcast_f32x4(rows, 0x0f00, chunk(2));
-      part[r] = _mm512_mask_broadcast_f32x4(rows, 0xf000, chunk(3));
-    }
-    const __m512d low01 = _mm512_castps_pd(_mm512_unpacklo_ps(part[0], part[1]));
-    const __m512d low23 = _mm512_castps_pd(_mm512_unpacklo_ps(part[2], part[3]));
-    const __m512d high01 = _mm512_castps_pd(_mm512_unpackhi_ps(part[0], part[1]));
-    const __m512d high23 = _mm512_castps_pd(_mm512_unpackhi_ps(part[2], part[3]));
-    auto* rows = reinterpret_cast<double*>(out + c * 256);
-    _mm512_store_pd(rows, _mm512_unpacklo_pd(low01, low23));
-    _mm512_store_pd(rows + 8, _mm512_unpackhi_pd(low01, low23));
-    _mm512_store_pd(rows + 16, _mm512_unpacklo_pd(high01, high23));
-    _mm512_store_pd(rows + 24, _mm512_unpackhi_pd(high01, high23));
+    __m512 rows[4];
+    transpose_columns(in, c, rows, stride);
+    for (int r = 0; r < 4; ++r) _mm512_store_ps(out + (4 * c + r) * kTileRowBytes, rows[r]);
   }
 }
-
-#pragma GCC pop_options
 
 }  // namespace bise

@@ -13,8 +13,8 @@ namespace bise {
 
 constexpr std::int64_t kTileRowBytes = 64;
 
-// Bytes of one element in a tile and how many columns a block (kBlockTiles tiles) holds.
-constexpr std::int64_t kBlockTiles = 32;
+// Columns are multiplied in blocks of this many tiles: 32 rows of weights then fit the first-level cache.
+constexpr std::int64_t kBlockTiles = 24;
 constexpr std::int64_t kBlockBytes = kBlockTiles * kTileRowBytes;
 
 // Columns [first, first + columns) of row `row` of `part`, at most a block, as 64-byte tile rows: tile t at

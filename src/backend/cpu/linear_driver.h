@@ -1,0 +1,127 @@
+// How a linear layer is divided among threads and cut into pieces that stay in the cache; the same for every
+// instruction set. A `Product` (linear_amx.cpp, linear_rows_kernel.h) multiplies one unit of the weight with
+// a chunk of the input. Include inside the target region.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "backend/cpu/gate_kernel.h"
+#include "backend/cpu/linear_scratch.h"
+#include "backend/cpu/linear_weight.h"
+
+namespace bise {
+
+// Internal linkage: each instruction set has its own copy of every function here.
+namespace {
+
+// Two times 16 rows of the weight that one thread multiplies together.
+struct Unit {
+  static constexpr std::int64_t kHalf = 16;
+  std::int64_t row[2];
+  std::int64_t count[2];  // 0 .. 16
+};
+
+// Where a unit's sums of a chunk's row r go: first + r * stride, 16 floats for each half.
+struct UnitSums {
+  float* first;
+  std::int64_t stride;
+  float* half(std::int64_t row, int h) const { return first + row * stride + h * Unit::kHalf; }
+};
+
+// The units of one thread: contiguous, so that it reads contiguous weights.
+struct UnitRange {
+  UnitRange(std::int64_t units, int thread, int threads)
+      : begin(units * thread / threads), end(units * (thread + 1) / threads) {}
+  std::int64_t begin, end;
+};
+
+inline std::int64_t half_count(std::int64_t rows_left) {
+  return std::clamp<std::int64_t>(rows_left, 0, Unit::kHalf);
+}
+
+// Up to this many rows of input, the weights are read once in the order of memory; beyond, the packed rows of
+// a block of columns stay in the cache and the weights pass by.
+constexpr std::int64_t kFewRows = 32;
+// AMX: up to this many rows, weights that need no widening go into tiles straight from the file.
+constexpr std::int64_t kDirectRows = 32;
+
+template <class Product>
+void run_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
+                const CpuLinearWeight& weight, CpuMatrix& out) {
+  Product product(in, weight);
+  const std::int64_t columns = weight.rows(), units = (columns + 2 * Unit::kHalf - 1) / (2 * Unit::kHalf);
+  const auto unit_at = [&](std::int64_t u) {
+    const std::int64_t row = 2 * Unit::kHalf * u;
+    return Unit{{row, row + Unit::kHalf},
+                {half_count(columns - row), half_count(columns - row - Unit::kHalf)}};
+  };
+  pool.run([&](int thread) {
+    typename Product::Worker worker(product, buffers.threads[static_cast<std::size_t>(thread)], nullptr);
+    const UnitRange mine(units, thread, pool.threads());
+    const std::int64_t count = mine.end - mine.begin, steps = count * product.blocks();
+    for (std::int64_t first = 0; first < in.rows(); first += CpuLinearInput::kChunkRows) {
+      const std::int64_t rows = std::min(CpuLinearInput::kChunkRows, in.rows() - first);
+      if (product.packs()) {
+        if (first > 0) buffers.barrier.wait();
+        product.pack(first, rows, thread, pool.threads());
+        buffers.barrier.wait();
+      }
+      const bool few = rows <= kFewRows;
+      const auto unit_of = [&](std::int64_t step) {
+        return unit_at(mine.begin + (few ? step / product.blocks() : step % count));
+      };
+      const auto block_of = [&](std::int64_t step) { return few ? step % product.blocks() : step / count; };
+      for (std::int64_t step = 0; step < steps; ++step) {
+        const Unit unit = unit_of(step), next = unit_of(std::min(step + 1, steps - 1));
+        const UnitSums sums{out.row(first) + unit.row[0], columns};
+        worker.multiply_unit(unit, block_of(step), first, rows, sums, step + 1 < steps ? &next : nullptr,
+                             block_of(step + 1));
+      }
+      worker.finish();
+    }
+  });
+}
+
+template <class Product>
+void run_gated(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
+               const CpuLinearWeight& gate_up, CpuLinearInput& out) {
+  Product product(in, gate_up);
+  const std::int64_t columns = gate_up.rows() / 2, units = (columns + Unit::kHalf - 1) / Unit::kHalf;
+  const auto unit_at = [&](std::int64_t u) {
+    const std::int64_t row = Unit::kHalf * u, count = half_count(columns - row);
+    return Unit{{row, columns + row}, {count, count}};
+  };
+  // The packed rows of all columns stay in the cache while a thread passes over its units.
+  constexpr std::int64_t kCacheBytes = 1 << 20;
+  const std::int64_t chunk =
+      std::clamp<std::int64_t>(kCacheBytes / in.row_bytes() / 32 * 32, 64, CpuLinearInput::kChunkRows);
+  pool.run([&](int thread) {
+    auto& scratch = buffers.threads[static_cast<std::size_t>(thread)];
+    typename Product::Worker worker(product, scratch, &out);
+    const UnitRange mine(units, thread, pool.threads());
+    const std::int64_t blocks = product.blocks(), steps = (mine.end - mine.begin) * blocks;
+    const UnitSums sums{scratch.sums.data(), 2 * Unit::kHalf};
+    for (std::int64_t first = 0; first < in.rows(); first += chunk) {
+      const std::int64_t rows = std::min(chunk, in.rows() - first);
+      if (product.packs()) {
+        product.pack(first, rows, thread, pool.threads());
+        buffers.barrier.wait();
+      }
+      for (std::int64_t step = 0; step < steps; ++step) {
+        const Unit next = unit_at(mine.begin + (step + 1) / blocks);
+        worker.multiply_unit(unit_at(mine.begin + step / blocks), step % blocks, first, rows, sums,
+                             step + 1 < steps ? &next : nullptr, (step + 1) % blocks);
+      }
+      worker.finish();
+      buffers.barrier.wait();
+      const UnitRange encode(rows, thread, pool.threads());
+      for (std::int64_t r = encode.begin; r < encode.end; ++r) out.end_row(first + r);
+      if (first + chunk < in.rows()) buffers.barrier.wait();
+    }
+  });
+}
+
+}  // namespace
+
+}  // namespace bise
