@@ -202,7 +202,7 @@ ModelConfig read_hugging_face(const fs::path& folder) {
   c.max_position_embeddings = require_int(config, "max_position_embeddings", where);
   c.rms_norm_eps = require_number(config, "rms_norm_eps", where);
   c.head_dim = find_int(config, "head_dim", 0, where);
-  if (c.head_dim == 0 && c.num_attention_heads > 0) {
+  if (c.head_dim == 0 && c.num_attention_heads > 0 && c.hidden_size > 0) {
     if (c.hidden_size % c.num_attention_heads != 0)
       throw Error("head_dim is absent and hidden_size is no multiple of num_attention_heads").at(where);
     c.head_dim = c.hidden_size / c.num_attention_heads;
