@@ -1,5 +1,6 @@
 #include "backend/cpu/hessian.h"
 
+#include "backend/cpu/hessian_amx.h"
 #include "base/check.h"
 
 namespace bise {

@@ -24,7 +24,9 @@ class Hessian {
 
   ThreadPool& pool_;
   Isa isa_;
-  AlignedBuffer<float> rows_;  // the decoded input, grown to the largest seen
+  // Grown to the largest input seen.
+  AlignedBuffer<float> rows_;         // decoded
+  AlignedBuffer<std::byte> scratch_;  // packed into tiles
 };
 
 }  // namespace bise

@@ -1,5 +1,6 @@
 #include "backend/cpu/kernels.h"
 
+#include "backend/cpu/attention_amx.h"
 #include "base/check.h"
 
 namespace bise {
@@ -15,12 +16,12 @@ const RowKernels& row_kernels(Isa isa) {
   return kScalarKernels;
 }
 
-bool has_tile_attention(Isa, const KvCacheShape&) {
-  return false;
+bool has_tile_attention(Isa isa, const KvCacheShape& cache) {
+  return isa == Isa::kAmx && cache.dtype == DType::kBF16 && cache.block_size % 32 == 0;
 }
 
 std::unique_ptr<AttentionKernel> make_attention_kernel(Isa isa, KvLayout layout, DType dtype) {
-  check(layout == KvLayout::kVectors, "vectors are the only layout");
+  if (layout == KvLayout::kTiles) return make_tile_attention();
   return row_kernels(isa).make_attention(dtype);
 }
 

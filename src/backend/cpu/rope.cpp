@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "backend/cpu/value_tile.h"
 #include "base/check.h"
 
 namespace bise {
@@ -114,25 +115,25 @@ void Rope::store(const AttentionShape& shape, std::int64_t layer, const Run& run
       scatter(head, head_dim, stride, reinterpret_cast<float*>(matrix) + slot);
     }
   };
+  const std::int64_t first_slot = position % cache.block_size;
   for (std::int64_t h = 0; h < shape.num_kv_heads; ++h) {
     std::byte* keys = cache_->keys(layer, h) + block * cache_->block_bytes();
     std::byte* values = cache_->values(layer, h) + block * cache_->block_bytes();
+    const float* key = qkv + run.first_token * shape.qkv_columns() + (shape.num_heads + h) * head_dim;
+    const float* value = key + shape.num_kv_heads * head_dim;
+    // The first token of a tile of values clears the slots after it of what another sequence left there.
+    const bool fresh_tile = tiles && first_slot % kRunPositions == 0;
+    if (fresh_tile)
+      store_value_tile(value, shape.qkv_columns(), run.tokens, head_dim, cache.block_size,
+                       reinterpret_cast<bf16*>(values) + first_slot);
     for (std::int64_t t = 0; t < run.tokens; ++t) {
-      const std::int64_t slot = position % cache.block_size + t;
-      const float* key = qkv + (run.first_token + t) * shape.qkv_columns() + (shape.num_heads + h) * head_dim;
-      const float* value = key + shape.num_kv_heads * head_dim;
+      const std::int64_t slot = first_slot + t, row = t * shape.qkv_columns();
       if (tiles) {
-        // A tile of values covers 32 slots: those after the last token must not hold another sequence's.
-        if (slot % kRunPositions == 0) {
-          auto* tile = reinterpret_cast<bf16*>(values) + slot;
-          for (std::int64_t d = 0; d < head_dim; ++d)
-            std::fill_n(tile + d * cache.block_size, kRunPositions, bf16{0});
-        }
-        store_row(key, keys, cache_->dim_stride(), slot);
-        store_column(value, values, cache.block_size, slot);
+        store_row(key + row, keys, cache_->dim_stride(), slot);
+        if (!fresh_tile) store_column(value + row, values, cache.block_size, slot);
       } else {
-        store_column(key, keys, cache_->slot_stride(), slot);
-        store_row(value, values, head_dim, slot);
+        store_column(key + row, keys, cache_->slot_stride(), slot);
+        store_row(value + row, values, head_dim, slot);
       }
     }
   }
