@@ -13,12 +13,17 @@ StreamDetokenizer::StreamDetokenizer(const Tokenizer& tokenizer, bool skip_speci
 std::string StreamDetokenizer::push(std::int32_t id) {
   if (id < 0 || static_cast<std::size_t>(id) >= parts_.decoded.size()) return {};
   const DecodedToken& token = parts_.decoded[id];
-  if (token.kind == DecodedToken::kAbsent || (token.special && skip_special_tokens_)) return {};
+  if (token.kind == DecodedToken::kAbsent) return {};
   std::string out;
+  if (token.special && skip_special_tokens_) {
+    if (parts_.special_ends_character) append_text({}, out);
+    return out;
+  }
   if (!at_start_ && !parts_.separator.empty()) append_text(parts_.separator, out);
   std::string_view bytes = token.bytes;
   if (at_start_ && parts_.strip_first_token)
     bytes.remove_prefix(std::min(bytes.find_first_not_of(' '), bytes.size()));
+  if (at_start_ && parts_.strip_marks_only && token.kind == DecodedToken::kBytes) strip_left_ = 0;
   at_start_ = false;
   if (token.kind == DecodedToken::kText)
     append_text(bytes, out);

@@ -172,7 +172,7 @@ int byte_of_piece(const std::string& text, const std::string& where) {
 
 std::string with_spaces(std::string text) {
   for (std::size_t at = 0; (at = text.find(kWordStartMark, at)) != std::string::npos; ++at)
-    text.replace(at, kWordStartMark.size(), " ");
+    text.replace(at, kWordStartMark.size(), 1, ' ');
   return text;
 }
 
@@ -203,7 +203,8 @@ TokenizerParts load_sentencepiece(const std::filesystem::path& path) {
   if (source.escape_whitespaces)
     parts.normalizer.add_replace(TextPattern::literal(" "), std::string(kWordStartMark));
   parts.strip_left = source.add_dummy_prefix || source.remove_extra_whitespaces ? 1 : 0;
-  parts.replace_each_byte = true;
+  parts.strip_marks_only = true;
+  parts.special_ends_character = parts.replace_each_byte = true;
 
   BpeModel model;
   model.fuse_unk = true;
@@ -225,7 +226,9 @@ TokenizerParts load_sentencepiece(const std::filesystem::path& path) {
       model.unk_id = id;
       parts.decoded[id].bytes = source.unk_surface;
     } else {
-      added.push_back({.id = id, .content = piece.text, .special = piece.type == kControl});
+      // User-defined symbols are looked for in normalized text and written as they stand there.
+      const bool control = piece.type == kControl;
+      added.push_back({.id = id, .content = piece.text, .special = control, .normalized = !control});
     }
   }
   add_merges_by_rank(model, ranks_by_score(source.pieces));
@@ -236,7 +239,7 @@ TokenizerParts load_sentencepiece(const std::filesystem::path& path) {
     if (token.special && token.content == source.eos_piece) parts.eos_token_id = token.id;
   }
   if (parts.bos_token_id) parts.prefix_ids = {*parts.bos_token_id};
-  set_added_tokens(parts, std::move(added), where);
+  set_added_tokens(parts, std::move(added), /*normalize_contents=*/false, where);
   return parts;
 }
 

@@ -157,6 +157,7 @@ TokenizerParts load_tekken(const std::filesystem::path& path) {
         .got(fmt::format("default_vocab_size {}", vocab_size));
 
   TokenizerParts parts;
+  parts.special_ends_character = true;
   BpeModel model;
   model.byte_symbols = true;
   model.ignore_merges = true;  // tiktoken takes a word that is a token whole
@@ -174,7 +175,8 @@ TokenizerParts load_tekken(const std::filesystem::path& path) {
       TextPattern::regex(require_string(config, "pattern", config_place), config_place + ".pattern"),
       SplitBehavior::kIsolated, false);
   parts.pre_tokenizer.set_byte_level();
-  set_added_tokens(parts, read_control_tokens(json, controls, where), where + ": special_tokens");
+  set_added_tokens(parts, read_control_tokens(json, controls, where), /*normalize_contents=*/false,
+                   where + ": special_tokens");
   const auto id_of = [&](std::string_view name) {
     const auto found = parts.named.find(name);
     return found == parts.named.end() ? std::nullopt : std::optional(found->second);

@@ -131,7 +131,8 @@ const DecodedToken* decoded_token(const TokenizerParts& parts, std::int32_t id) 
 
 }  // namespace
 
-void set_added_tokens(TokenizerParts& parts, std::vector<AddedToken> tokens, const std::string& where) {
+void set_added_tokens(TokenizerParts& parts, std::vector<AddedToken> tokens, bool normalize_contents,
+                      const std::string& where) {
   std::vector<AddedToken> as_given, normalized;
   for (AddedToken& token : tokens) {
     if (token.content.empty()) throw Error("an added token is empty").at(where);
@@ -146,7 +147,8 @@ void set_added_tokens(TokenizerParts& parts, std::vector<AddedToken> tokens, con
   }
   parts.added_tokens = AddedTokens(std::move(as_given));
   RegexScratch scratch;
-  for (AddedToken& token : normalized) token.content = parts.normalizer.apply(token.content, scratch);
+  if (normalize_contents)
+    for (AddedToken& token : normalized) token.content = parts.normalizer.apply(token.content, scratch);
   std::erase_if(normalized, [](const AddedToken& token) { return token.content.empty(); });
   parts.normalized_added_tokens = AddedTokens(std::move(normalized));
 }

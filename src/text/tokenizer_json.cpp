@@ -94,9 +94,10 @@ class TokenizerJson {
     parts_.pre_tokenizer = PreTokenizer(member("pre_tokenizer"), where_ + ": pre_tokenizer");
     read_decoder(member("decoder"), where_ + ": decoder", 0);
     if (member("decoder").is_null()) parts_.separator = " ";
+    index_vocab();
     const std::vector<AddedToken> added = read_added_tokens();
-    fill_decoded();
-    set_added_tokens(parts_, added, where_ + ": added_tokens");
+    fill_decoded(added);
+    set_added_tokens(parts_, added, /*normalize_contents=*/true, where_ + ": added_tokens");
     read_post_processor(member("post_processor"), where_ + ": post_processor", 0);
     build_model();
     return std::move(parts_);
@@ -113,7 +114,9 @@ class TokenizerJson {
   void read_decoder(const Json& decoder, const std::string& where, int depth);
   void read_post_processor(const Json& processor, const std::string& where, int depth);
   void read_template(const Json& processor, const std::string& where);
-  void fill_decoded();
+  void index_vocab();
+  DecodedToken decoded_form(const std::string& text) const;
+  void fill_decoded(const std::vector<AddedToken>& added);
   void build_model();
   void add_merges(BpeModel& model, const std::vector<bool>& usable) const;
   std::int32_t id_of(const std::string& token) const {
@@ -133,6 +136,15 @@ class TokenizerJson {
   std::vector<std::pair<std::string, std::string>> decode_replace_;  // applied to each token
 };
 
+void TokenizerJson::index_vocab() {
+  std::vector<bool> taken(vocab_.size);
+  for (const auto& [text, id] : vocab_.entries) {
+    if (!ids_.emplace(text, id).second || taken[id])
+      throw Error("the token or its id occurs twice").at(where_ + ": model.vocab").got(text);
+    taken[id] = true;
+  }
+}
+
 std::vector<AddedToken> TokenizerJson::read_added_tokens() {
   std::vector<AddedToken> added;
   const Json& list = member("added_tokens");
@@ -150,6 +162,8 @@ std::vector<AddedToken> TokenizerJson::read_added_tokens() {
     token.rstrip = find_bool(entry, "rstrip", false, where);
     token.single_word = find_bool(entry, "single_word", false, where);
     token.normalized = find_bool(entry, "normalized", !token.special, where);
+    // As in the library, a token that the vocabulary has keeps its id there.
+    if (const std::int32_t known = id_of(token.content); known >= 0) token.id = known;
     // Early files list empty tokens, which match nothing.
     if (!token.content.empty()) added.push_back(std::move(token));
   }
@@ -204,29 +218,30 @@ int byte_of_token(std::string_view token) {
   return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-void TokenizerJson::fill_decoded() {
+DecodedToken TokenizerJson::decoded_form(const std::string& text) const {
+  if (decode_bytes_) return {byte_level_bytes(text).value_or(text), DecodedToken::kBytes, false};
+  if (const int byte = decode_byte_tokens_ ? byte_of_token(text) : -1; byte >= 0)
+    return {std::string(1, static_cast<char>(byte)), DecodedToken::kBytes, false};
+  std::string bytes = text;
+  for (const auto& [from, to] : decode_replace_) {
+    std::string replaced;
+    std::size_t done = 0;
+    for (std::size_t at; (at = bytes.find(from, done)) != std::string::npos; done = at + from.size())
+      replaced.append(bytes, done, at - done).append(to);
+    bytes = replaced.append(bytes, done);
+  }
+  return {bytes, DecodedToken::kText, false};
+}
+
+void TokenizerJson::fill_decoded(const std::vector<AddedToken>& added) {
   parts_.decoded.resize(vocab_.size);
-  for (const auto& [text, id] : vocab_.entries) {
-    if (!ids_.emplace(text, id).second || parts_.decoded[id].kind != DecodedToken::kAbsent)
-      throw Error("the token or its id occurs twice").at(where_ + ": model.vocab").got(text);
-    DecodedToken& decoded = parts_.decoded[id];
-    decoded.kind = DecodedToken::kText;
-    if (decode_bytes_) {
-      decoded.bytes = byte_level_bytes(text).value_or(text);
-      decoded.kind = DecodedToken::kBytes;
-      continue;
-    }
-    if (const int byte = decode_byte_tokens_ ? byte_of_token(text) : -1; byte >= 0) {
-      decoded.bytes = std::string(1, static_cast<char>(byte));
-      decoded.kind = DecodedToken::kBytes;
-      continue;
-    }
-    decoded.bytes = text;
-    for (const auto& [from, to] : decode_replace_) {
-      std::string& bytes = decoded.bytes;
-      for (std::size_t at = 0; (at = bytes.find(from, at)) != std::string::npos; at += to.size())
-        bytes.replace(at, from.size(), to);
-    }
+  for (const auto& [text, id] : vocab_.entries) parts_.decoded[id] = decoded_form(text);
+  RegexScratch scratch;
+  for (const AddedToken& token : added) {
+    if (static_cast<std::size_t>(token.id) >= parts_.decoded.size()) parts_.decoded.resize(token.id + 1);
+    const bool normalized = token.normalized && !token.special;
+    parts_.decoded[token.id] =
+        decoded_form(normalized ? parts_.normalizer.apply(token.content, scratch) : token.content);
   }
 }
 
@@ -309,7 +324,7 @@ void TokenizerJson::add_merges(BpeModel& model, const std::vector<bool>& usable)
   std::uint32_t rank = 0;
   std::string joined;
   for (const auto& [left, right] : merges_.entries) {
-    joined = left + right;
+    joined.assign(left).append(right);
     const BpeMerge merge{id_of(left), id_of(right), id_of(joined), rank++};
     for (const auto& [id, text] :
          {std::pair(merge.left, &left), {merge.right, &right}, {merge.result, &joined}})
