@@ -23,6 +23,8 @@ bool invert_to_upper_cholesky(std::span<float> matrix, std::int64_t size) {
   for (std::size_t i = 0; i < matrix.size(); ++i) lower[matrix.size() - 1 - i] = matrix[i];
   if (LAPACKE_dpotrf(LAPACK_COL_MAJOR, 'L', order, lower.data(), order) != 0) return false;
   if (LAPACKE_dtrtri(LAPACK_COL_MAJOR, 'L', 'N', order, lower.data(), order) != 0) return false;
+  for (std::int64_t i = 0; i < size; ++i)  // an infinite pivot passes for a large one
+    if (!(lower[static_cast<std::size_t>(i * (size + 1))] > 0)) return false;
   for (std::int64_t row = 0; row < size; ++row)
     for (std::int64_t column = 0; column < size; ++column)
       matrix[static_cast<std::size_t>(row * size + column)] =

@@ -10,7 +10,11 @@ namespace {
 // over n positions and the average add rounding of their own, 16 + 2 sqrt(n) units.
 // A key that the rotation rounds differently may fall on the next bfloat16, once or twice a row: each moves
 // a score by one step of one product.
-std::vector<double> attention_tolerance(const AttentionCase& one, std::int64_t sequence, bool rotated) {
+// Tiles take queries and softmax weights as bfloat16: a query's roundings, up to one unit each, add up to a
+// score's like a random walk over head_dim products of size |q| |k| / head_dim, of which 4 / sqrt(3) are
+// four standard deviations; a weight's rounding moves the average by a unit of the value.
+std::vector<double> attention_tolerance(const AttentionCase& one, std::int64_t sequence, bool rotated,
+                                        bool tiles) {
   const Histories histories(one, 7);
   const AttentionShape& shape = one.shape;
   const std::int64_t length = histories.lengths().at(sequence), d = shape.head_dim;
@@ -36,14 +40,31 @@ std::vector<double> attention_tolerance(const AttentionCase& one, std::int64_t s
     for (std::int64_t h = 0; h < shape.num_heads; ++h) {
       const Seen& past = seen[as_size(h / (shape.num_heads / shape.num_kv_heads))];
       const double steps = 2 * std::sqrt(static_cast<double>(d)) + 4;
-      double score_error = kUnit * steps * row_lengths(head(p, h), d)[0] * past.key_length * scale;
+      const double score_size = row_lengths(head(p, h), d)[0] * past.key_length * scale;
+      double score_error = kUnit * steps * score_size;
       // Rotation mixes two values: up to sqrt(2) each.
       if (rotated) score_error += 2 * 2 * kBf16Unit * 2 * largest_of(head(p, h)) * past.key * scale;
-      const double own = kUnit * (16 + 2 * std::sqrt(static_cast<double>(p + 1)));
+      double own = kUnit * (16 + 2 * std::sqrt(static_cast<double>(p + 1)));
+      if (tiles) {
+        score_error += kBf16Unit * 4 / std::sqrt(3.0) * score_size / std::sqrt(static_cast<double>(d));
+        own += kBf16Unit;
+      }
       tolerance.insert(tolerance.end(), as_size(d), (2 * score_error + own) * past.value);
     }
   }
   return tolerance;
+}
+
+using Tolerances = std::map<std::int64_t, std::vector<double>>;  // by sequence
+
+// By whether the variant has tiles.
+std::map<bool, Tolerances> attention_tolerances(const AttentionCase& one, bool rotated) {
+  std::map<bool, Tolerances> tolerances;
+  const Histories histories(one, 7);
+  for (const auto& [sequence, length] : histories.lengths())
+    for (const bool tiles : {false, true})
+      tolerances[tiles][sequence] = attention_tolerance(one, sequence, rotated, tiles);
+  return tolerances;
 }
 
 void expect_equal_outputs(const std::map<std::int64_t, Floats>& actual,
@@ -60,24 +81,17 @@ class Attention : public testing::TestWithParam<AttentionCase> {
     const AttentionCase& one = GetParam();
     AttentionRun how{.rope = rotated ? turning_rope(one.shape) : still_rope(one.shape)};
     const auto expected = run_attention(reference(), one, how);
-    std::map<std::int64_t, std::vector<double>> slack;
-    for (const auto& [sequence, values] : expected)
-      slack[sequence] = attention_tolerance(one, sequence, rotated);
+    std::map<bool, Tolerances> slack = attention_tolerances(one, rotated);
     how.encoding = encoding;
-    for (const Variant& variant : variants()) {
+    for_each_variant([&](const Variant& variant) {
       how.block_size = variant.backend->preferred_block_size();
-      SCOPED_TRACE(variant.name);
       const auto actual = run_attention(*variant.backend, one, how);
       for (const auto& [sequence, values] : expected) {
-        std::vector<double> tolerance = slack[sequence];
-        for (std::size_t i = 0; i < values.size(); ++i) {
-          const auto row =
-              std::span(values).subspan(i / as_size(columns()) * as_size(columns()), as_size(columns()));
-          tolerance[i] = 1.001 * (tolerance[i] + encoding_step(variant, encoding, row, values[i]));
-        }
+        const auto tolerance =
+            with_encoding(slack[variant.rounds_to_bf16()][sequence], variant, encoding, values, columns());
         ASSERT_TRUE(within(actual.at(sequence), values, tolerance, columns())) << "sequence " << sequence;
       }
-    }
+    });
   }
 };
 
@@ -109,8 +123,7 @@ TEST_P(Attention, RowsDoNotDependOnTheBatchOrThreads) {
     for (std::int64_t done = 0; done < length; done += 11)
       pieces.steps.push_back({{sequence, std::min<std::int64_t>(11, length - done)}});
   std::map<Isa, std::map<std::int64_t, Floats>> by_isa;
-  for (const Variant& variant : variants()) {
-    SCOPED_TRACE(variant.name);
+  for_each_variant([&](const Variant& variant) {
     AttentionRun how{.rope = turning_rope(alone.shape),
                      .block_size = variant.backend->preferred_block_size()};
     const auto outputs = run_attention(*variant.backend, GetParam(), how);
@@ -123,27 +136,27 @@ TEST_P(Attention, RowsDoNotDependOnTheBatchOrThreads) {
     expect_equal_outputs(run_attention(*variant.backend, alone, how), outputs, columns());
     SCOPED_TRACE("in chunks of 11");
     expect_equal_outputs(run_attention(*variant.backend, pieces, how), outputs, columns());
-  }
+  });
 }
 
 TEST_P(Attention, AnyBlockSize) {
   const AttentionCase& one = GetParam();
   AttentionRun how{.rope = still_rope(one.shape)};
   const auto expected = run_attention(reference(), one, how);
-  for (const Variant& variant : variants()) {
-    if (variant.threads > 1) continue;
+  std::map<bool, Tolerances> slack = attention_tolerances(one, false);
+  for_each_variant([&](const Variant& variant) {
+    if (variant.threads > 1) return;
     for (const std::int64_t block_size : {8, 16, 64}) {
-      SCOPED_TRACE(testing::Message() << variant.name << ", blocks of " << block_size);
+      SCOPED_TRACE(testing::Message() << "blocks of " << block_size);
       how.block_size = block_size;
       const auto actual = run_attention(*variant.backend, one, how);
       for (const auto& [sequence, values] : expected) {
-        std::vector<double> tolerance = attention_tolerance(one, sequence, false);
-        for (std::size_t i = 0; i < values.size(); ++i)
-          tolerance[i] = 1.001 * (tolerance[i] + encoding_step(variant, {}, {}, values[i]));
+        const auto tolerance =
+            with_encoding(slack[variant.rounds_to_bf16()][sequence], variant, {}, values, columns());
         ASSERT_TRUE(within(actual.at(sequence), values, tolerance, columns())) << "sequence " << sequence;
       }
     }
-  }
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, Attention, testing::ValuesIn(attention_cases()),
@@ -155,10 +168,10 @@ TEST(Rope, AgreesWithReference) {
   constexpr AttentionShape kShape{3, 1, 64};
   constexpr std::int64_t kBlock = 16;
   Random random(2);
-  for (const Variant& variant : variants())
+  for_each_variant([&](const Variant& variant) {
     for (const float factor : {1.0f, 1.2f})
       for (const std::int32_t context : {1, 500, 8192, 131072}) {
-        SCOPED_TRACE(testing::Message() << variant.name << ", position " << context - 1);
+        SCOPED_TRACE(testing::Message() << "position " << context - 1);
         const Floats values = random.normals(kShape.qkv_columns());
         const std::vector<std::int32_t> ids{0}, positions{context - 1}, starts{0, 1}, lengths{context};
         std::vector<std::int32_t> table(as_size((context + kBlock - 1) / kBlock), -1);
@@ -178,6 +191,7 @@ TEST(Rope, AgreesWithReference) {
               (std::fabs(static_cast<double>(values[i])) + std::fabs(static_cast<double>(values[i ^ 32])));
         EXPECT_TRUE(within(rotated(*variant.backend), rotated(reference()), tolerance, 64));
       }
+  });
 }
 
 TEST(BeginStep, RefusesABrokenBatch) {
@@ -196,10 +210,7 @@ TEST(BeginStep, RefusesABrokenBatch) {
     EXPECT_ANY_THROW(backend.begin_step({ids, positions, starts, lengths, table, 2}, *cache));
   };
   expect_refusal(reference());
-  for (const Variant& variant : variants()) {
-    SCOPED_TRACE(variant.name);
-    expect_refusal(*variant.backend);
-  }
+  for_each_variant([&](const Variant& variant) { expect_refusal(*variant.backend); });
 }
 
 }  // namespace

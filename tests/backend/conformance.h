@@ -22,7 +22,7 @@
 namespace bise {
 
 constexpr double kUnit = 0x1p-24;     // unit roundoff of float32
-constexpr double kBf16Unit = 0x1p-9;  // of bfloat16
+constexpr double kBf16Unit = 0x1p-8;  // of bfloat16
 
 using Floats = std::vector<float>;
 
@@ -60,6 +60,19 @@ inline const std::vector<Variant>& variants() {
     return made;
   }();
   return all;
+}
+
+// Calls body(variant) for each; what one throws is a failure of that one alone.
+template <class Body>
+void for_each_variant(Body body) {
+  for (const Variant& variant : variants()) {
+    SCOPED_TRACE(variant.name);
+    try {
+      body(variant);
+    } catch (const std::exception& error) {
+      ADD_FAILURE() << "threw: " << error.what();
+    }
+  }
 }
 
 class Random {
@@ -306,10 +319,10 @@ inline float largest_of(std::span<const float> values) {
   return largest;
 }
 
-// How far the encoding may move a value: half a step of its codes. `row` is the row that sets the scale.
-inline double encoding_step(const Variant& variant, InputEncoding encoding, std::span<const float> row,
-                            float value) {
-  const double magnitude = std::fabs(static_cast<double>(value)), largest = largest_of(row);
+// How far the encoding may move `value`: half a step of its codes. `largest` is the largest of its row, which
+// sets the scale.
+inline double encoding_step(const Variant& variant, InputEncoding encoding, double largest, float value) {
+  const double magnitude = std::fabs(static_cast<double>(value));
   const auto e4m3_step = [&](double scale) {
     const double beyond = std::max(0.0, magnitude - 448 * scale);  // saturated
     return std::max({magnitude / 16, scale * 0x1p-10, beyond});
@@ -321,6 +334,18 @@ inline double encoding_step(const Variant& variant, InputEncoding encoding, std:
     case InputType::kFp8Tensor: return e4m3_step(encoding.scale);
   }
   return 0;
+}
+
+// Adds to each tolerance for `values` [rows, columns] what the encoding may move it.
+inline std::vector<double> with_encoding(std::vector<double> tolerance, const Variant& variant,
+                                         InputEncoding encoding, std::span<const float> values,
+                                         std::int64_t columns) {
+  for (std::size_t first = 0; first < values.size(); first += as_size(columns)) {
+    const double largest = largest_of(values.subspan(first, as_size(columns)));
+    for (std::size_t i = first; i < first + as_size(columns); ++i)
+      tolerance[i] = 1.001 * (tolerance[i] + encoding_step(variant, encoding, largest, values[i]));
+  }
+  return tolerance;
 }
 
 // The worst |actual - expected| in units of its tolerance, and where it is. At most 1 is a pass; NaN and a

@@ -98,8 +98,7 @@ TEST_P(Experts, AgreeWithReference) {
     const Sizes sizes = sizes_of(layer, inputs);
     const Floats expected = run(nullptr, layer, inputs, kRows);
     std::map<Isa, Floats> by_isa;
-    for (const Variant& variant : variants()) {
-      SCOPED_TRACE(variant.name);
+    for_each_variant([&](const Variant& variant) {
       const Floats actual = run(&variant, layer, inputs, kRows);
       const std::vector<double> tolerance(expected.size(),
                                           tolerance_of(variant, GetParam().scheme.input, sizes));
@@ -113,7 +112,7 @@ TEST_P(Experts, AgreeWithReference) {
         single.insert(single.end(), one.begin(), one.end());
       }
       EXPECT_TRUE(identical(single, actual, kHidden)) << "row by row";
-    }
+    });
   }
 }
 

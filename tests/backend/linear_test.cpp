@@ -117,10 +117,7 @@ void expect_conformance(const Variant& variant, Layer& layer, const LinearShape&
 
 TEST_P(Linear, AgreesWithReference) {
   for_each_shape([](Layer& layer, const LinearShape& shape) {
-    for (const Variant& variant : variants()) {
-      SCOPED_TRACE(variant.name);
-      expect_conformance(variant, layer, shape);
-    }
+    for_each_variant([&](const Variant& variant) { expect_conformance(variant, layer, shape); });
   });
 }
 
@@ -129,8 +126,7 @@ TEST_P(Linear, RowsDoNotDependOnTheBatchOrThreads) {
   for_each_shape([](Layer& layer, const LinearShape& shape) {
     std::map<Isa, Floats> by_isa;
     const std::int64_t all = shape.batch_rows.back();
-    for (const Variant& variant : variants()) {
-      SCOPED_TRACE(variant.name);
+    for_each_variant([&](const Variant& variant) {
       Backend& backend = *variant.backend;
       const auto weight = backend.prepare_linear(layer.parts());
       const auto out = backend.make_matrix(all, shape.rows);
@@ -155,7 +151,7 @@ TEST_P(Linear, RowsDoNotDependOnTheBatchOrThreads) {
         ASSERT_TRUE(identical(pieces, std::span(together).first(pieces.size()), shape.rows))
             << "in batches of " << rows;
       }
-    }
+    });
   });
 }
 
@@ -171,8 +167,7 @@ TEST_P(Linear, GatedAgreesWithReference) {
   }
   const Floats inputs = random.normals(kRows * kColumns);
   const std::vector<double> weight_lengths = row_lengths(dequantized(parts), kColumns);
-  for (const Variant& variant : variants()) {
-    SCOPED_TRACE(variant.name);
+  for_each_variant([&](const Variant& variant) {
     Backend& backend = *variant.backend;
     const auto weight = backend.prepare_linear(parts);
     const auto in = encode(backend, inputs, kRows, kColumns, encoding_for(*weight));
@@ -200,14 +195,10 @@ TEST_P(Linear, GatedAgreesWithReference) {
           InputEncoding{InputType::kFp8Tensor, 0.02f}}) {
       SCOPED_TRACE(testing::Message() << "input type " << static_cast<int>(encoding.type));
       backend.gated_linear(*in, *weight, encoding, *out);
-      std::vector<double> tolerance(expected.size());
-      for (std::size_t i = 0; i < expected.size(); ++i) {
-        const auto row = std::span(expected).subspan(i / kIntermediate * kIntermediate, kIntermediate);
-        tolerance[i] = 1.001 * encoding_step(variant, encoding, row, expected[i]) + slack[i];
-      }
+      const auto tolerance = with_encoding(slack, variant, encoding, expected, kIntermediate);
       ASSERT_TRUE(within(read_all(backend, *out), expected, tolerance, kIntermediate));
     }
-  }
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Schemes, Linear, testing::ValuesIn(linear_cases()), case_name);
@@ -215,9 +206,9 @@ INSTANTIATE_TEST_SUITE_P(Schemes, Linear, testing::ValuesIn(linear_cases()), cas
 TEST(Hessian, AgreesWithReference) {
   Random random(5);
   constexpr std::int64_t kColumns = 100;
-  for (const Variant& variant : variants())
+  for_each_variant([&](const Variant& variant) {
     for (const InputEncoding encoding : {InputEncoding{}, InputEncoding{InputType::kInt8Token}}) {
-      SCOPED_TRACE(testing::Message() << variant.name << ", input type " << static_cast<int>(encoding.type));
+      SCOPED_TRACE(testing::Message() << "input type " << static_cast<int>(encoding.type));
       Floats actual(kColumns * kColumns), expected(actual.size());
       std::vector<double> squares(kColumns), tolerance(actual.size());
       std::int64_t seen = 0;
@@ -240,6 +231,7 @@ TEST(Hessian, AgreesWithReference) {
         }
       EXPECT_TRUE(within(actual, expected, tolerance, kColumns));
     }
+  });
 }
 
 TEST(PrepareLinear, RefusesPartsThatDoNotJoin) {
@@ -255,10 +247,7 @@ TEST(PrepareLinear, RefusesPartsThatDoNotJoin) {
         backend.prepare_linear({random_part(plain, 16, 64, random), random_part(int8, 16, 64, random)}));
   };
   expect_refusal(reference());
-  for (const Variant& variant : variants()) {
-    SCOPED_TRACE(variant.name);
-    expect_refusal(*variant.backend);
-  }
+  for_each_variant([&](const Variant& variant) { expect_refusal(*variant.backend); });
 }
 
 }  // namespace
