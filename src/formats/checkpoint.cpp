@@ -123,6 +123,8 @@ Tensor Checkpoint::tensor(std::string_view name) const {
       name.ends_with("weight_shape") || name.ends_with("weight_g_idx"))
     return tensor;
   try {
+    if (name.ends_with("weight_zero_point") && tensor.dtype() == DType::kI32)
+      throw Error("packed zero points in the interleaved rotary order are not supported");
     return from_interleaved_rotary(tensor, found.rotary_heads);
   } catch (const Error& error) {
     rethrow_inside(error, fmt::format("{}: tensor {}", folder_.string(), found.stored_name));

@@ -40,6 +40,8 @@ Sizes read_sizes(const GgufFile& gguf) {
         .at("key general.architecture")
         .expected("\"llama\"")
         .got(fmt::format("\"{}\"", name));
+  if (gguf.integer("split.count", 1) > 1)
+    throw Error("the model is split into several files: merge them first").at("key split.count");
   Sizes s{};
   s.layers = gguf.integer("llama.block_count");
   s.hidden = gguf.integer("llama.embedding_length");
@@ -52,7 +54,7 @@ Sizes read_sizes(const GgufFile& gguf) {
   for (const std::int64_t size : {s.layers, s.hidden, s.feed_forward, s.heads, s.kv_heads, s.context})
     if (size < 1 || size > (1 << 24))
       throw Error("a model size is out of range").at("keys llama.*").got(fmt::format("{}", size));
-  if (s.experts < 0 || s.experts > 4096 || s.layers > 10000 || s.heads % s.kv_heads != 0)
+  if (s.experts < 0 || s.experts > 512 || s.layers > 1000 || s.heads % s.kv_heads != 0)
     throw Error("the model's sizes contradict each other").at("keys llama.*");
   s.head_dim = gguf.integer("llama.attention.key_length", s.hidden / s.heads);
   if (s.head_dim < 2 || s.head_dim > (1 << 14) || s.head_dim % 2 != 0)

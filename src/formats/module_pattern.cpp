@@ -12,7 +12,8 @@ ModulePattern::ModulePattern(std::string text) : text_(std::move(text)) {
         .expected(fmt::format("at most {} characters", kMaxLength))
         .got(fmt::format("{}", text_.size()));
   if (!text_.starts_with("re:")) {
-    text_ = canonical_name(text_);
+    // params.json lists Mistral-native module names.
+    text_ = hugging_face_name(text_).value_or(canonical_name(text_));
     return;
   }
   try {

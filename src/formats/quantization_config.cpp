@@ -50,6 +50,22 @@ ModulePattern component_pattern(const std::string& entry) {
   return ModulePattern(fmt::format("re:(.*\\.)?{}(\\..*)?$", quoted));
 }
 
+// Mistral's own FP8 object in params.json, as vLLM translates it.
+Json native_fp8_object(const Json& object, const std::string& where) {
+  const std::string weight = find_string(object, "qformat_weight", "", where);
+  if (weight != "fp8_e4m3")
+    throw Error("qformat_weight is not supported")
+        .at(where)
+        .expected("\"fp8_e4m3\"")
+        .got("\"" + weight + "\"");
+  const std::string inputs = find_string(object, "qscheme_act", "TENSOR", where);
+  if (inputs != "TENSOR" && inputs != "NO_SCALES")
+    throw Error("qscheme_act is not supported").at(where).expected("TENSOR or NO_SCALES").got(inputs);
+  return {{"quant_method", "fp8"},
+          {"activation_scheme", inputs == "TENSOR" ? "static" : "dynamic"},
+          {"ignored_layers", Json::array({"lm_head"})}};
+}
+
 }  // namespace
 
 QuantizationConfig QuantizationConfig::read(const fs::path& folder) {
@@ -68,6 +84,7 @@ QuantizationConfig QuantizationConfig::read(const fs::path& folder) {
 QuantizationConfig QuantizationConfig::parse(const Json& object, const std::string& where) {
   if (!object.is_object()) throw Error("the quantization config is not an object").at(where);
   QuantizationConfig config;
+  if (present(object, "qformat_weight")) return parse(native_fp8_object(object, where), where);
   config.quant_method_ = find_string(object, "quant_method", "compressed-tensors", where);
   try {
     if (config.quant_method_ == "compressed-tensors") {

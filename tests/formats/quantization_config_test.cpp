@@ -95,6 +95,14 @@ TEST(QuantizationConfig, OtherMethods) {
       parse(R"({"quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf4"})");
   EXPECT_EQ(nf4.format_of("a").storage, Storage::kNf4);
   EXPECT_FALSE(nf4.scheme_of("lm_head").quantized());
+  const QuantizationConfig native = parse(R"({"qformat_weight": "fp8_e4m3", "qscheme_act": "TENSOR"})");
+  EXPECT_EQ(native.scheme_of("a").input, InputType::kFp8Tensor);
+  EXPECT_FALSE(native.scheme_of("lm_head").quantized());
+  const QuantizationConfig native_names =
+      parse(one_group(kInt4, "null", "null", R"(["Linear"])", R"(["output", "layers.0.attention.wq"])"));
+  EXPECT_FALSE(native_names.scheme_of("lm_head").quantized());
+  EXPECT_FALSE(native_names.scheme_of("model.layers.0.self_attn.q_proj").quantized());
+  EXPECT_TRUE(native_names.scheme_of("model.layers.1.self_attn.q_proj").quantized());
   EXPECT_EQ(QuantizationConfig().format_of("a"), LinearFormat());
 }
 
@@ -145,6 +153,7 @@ TEST(QuantizationConfig, WhatCannotBeRunIsRefusedByName) {
       {R"({"quant_method": "fp8", "activation_scheme": "lazy"})", "activation_scheme"},
       {R"({"quant_method": "bitsandbytes", "load_in_8bit": true})", "4-bit"},
       {R"({"quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "fp4"})", "nf4"},
+      {R"({"qformat_weight": "nvfp4"})", "qformat_weight"},
       {"3", "not an object"},
   };
   for (const auto& c : cases) {
