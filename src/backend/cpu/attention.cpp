@@ -65,8 +65,8 @@ void Attention::list_tiles(const AttentionShape& shape, std::int64_t layer, std:
       const std::int64_t columns = tokens * group;
       for (tile.first_column = 0; tile.first_column < columns; tile.first_column += kernel_->max_columns()) {
         tile.columns = std::min(kernel_->max_columns(), columns - tile.first_column);
-        tiles_.push_back({tile, keys, tile.first_key() / kChunkKeys, (tile.end_key() - 1) / kChunkKeys + 1,
-                          static_cast<std::int64_t>(tiles_.size())});
+        tiles_.push_back(
+            {tile, keys, tile.first_key() / kChunkKeys, (tile.end_key() - 1) / kChunkKeys + 1, 0});
       }
     }
   }
@@ -74,17 +74,17 @@ void Attention::list_tiles(const AttentionShape& shape, std::int64_t layer, std:
 
 void Attention::attend_chunk(const Item& item, std::int64_t chunk, float* scratch, float* state) const {
   kernel_->reset(item.tile, state);
-  kernel_->attend(item.tile, item.keys, std::max(item.tile.first_key(), chunk * kChunkKeys),
-                  std::min(item.tile.end_key(), (chunk + 1) * kChunkKeys), scratch, state);
+  kernel_->attend(item.tile, item.keys, item.first_key(chunk), item.end_key(chunk), scratch, state);
 }
 
+// The first chunk's state is the total so far: merging it into an empty one would not change a bit.
 void Attention::run_item(const Item& item, float scale, int thread) {
   float* scratch = scratch_.data() + thread * scratch_floats_;
   float* total = scratch + scratch_floats_ - state_floats_;
   float* part = total - state_floats_;
   kernel_->pack(item.tile, scale, item.keys, scratch);
-  kernel_->reset(item.tile, total);
-  for (std::int64_t chunk = item.first_chunk; chunk < item.end_chunk; ++chunk) {
+  attend_chunk(item, item.first_chunk, scratch, total);
+  for (std::int64_t chunk = item.first_chunk + 1; chunk < item.end_chunk; ++chunk) {
     attend_chunk(item, chunk, scratch, part);
     kernel_->merge(item.tile, part, total);
   }
@@ -94,35 +94,32 @@ void Attention::run_item(const Item& item, float scale, int thread) {
 // Few tiles, long contexts: every chunk is a part of its own, whose state waits in states_.
 void Attention::run_split(float scale) {
   parts_.clear();
-  for (const Item& tile : tiles_) {
-    for (std::int64_t chunk = tile.first_chunk; chunk < tile.end_chunk; ++chunk) {
-      Item part = tile;
-      part.first_chunk = chunk;
-      part.end_chunk = chunk + 1;
-      parts_.push_back(part);
-    }
+  for (Item& tile : tiles_) {
+    tile.first_state = static_cast<std::int64_t>(parts_.size());
+    for (std::int64_t chunk = tile.first_chunk; chunk < tile.end_chunk; ++chunk)
+      parts_.push_back({tile.tile, tile.keys, chunk, chunk + 1, static_cast<std::int64_t>(parts_.size())});
   }
   check(static_cast<std::int64_t>(parts_.size()) * state_floats_ <= states_.size(), "every part has a state");
-  const auto state = [&](std::size_t part) {
-    return states_.data() + static_cast<std::int64_t>(part) * state_floats_;
-  };
+  const auto state = [&](std::int64_t index) { return states_.data() + index * state_floats_; };
+  // The largest first, so that the threads end together.
+  std::sort(parts_.begin(), parts_.end(), [](const Item& a, const Item& b) {
+    return a.keys_of_chunk(a.first_chunk) > b.keys_of_chunk(b.first_chunk);
+  });
   pool_.parallel_for(static_cast<std::int64_t>(parts_.size()), 1, [&](auto begin, auto end, int thread) {
     float* scratch = scratch_.data() + thread * scratch_floats_;
-    for (auto p = static_cast<std::size_t>(begin); p < static_cast<std::size_t>(end); ++p) {
-      kernel_->pack(parts_[p].tile, scale, parts_[p].keys, scratch);
-      attend_chunk(parts_[p], parts_[p].first_chunk, scratch, state(p));
+    for (auto p = begin; p < end; ++p) {
+      const Item& part = parts_[static_cast<std::size_t>(p)];
+      kernel_->pack(part.tile, scale, part.keys, scratch);
+      attend_chunk(part, part.first_chunk, scratch, state(part.first_state));
     }
   });
-  const auto merge = [&](std::int64_t begin, std::int64_t end, int thread) {
-    float* total = scratch_.data() + (thread + 1) * scratch_floats_ - state_floats_;
-    const auto is_before = [](const Item& part, std::int64_t tile) { return part.tile_index < tile; };
-    auto part = std::lower_bound(parts_.begin(), parts_.end(), begin, is_before);
-    for (std::int64_t tile = begin; tile < end; ++tile) {
-      kernel_->reset(part->tile, total);
-      const QueryTile& columns = part->tile;
-      for (; part != parts_.end() && part->tile_index == tile; ++part)
-        kernel_->merge(columns, state(static_cast<std::size_t>(part - parts_.begin())), total);
-      kernel_->finish(columns, total);
+  const auto merge = [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      const Item& tile = tiles_[static_cast<std::size_t>(t)];
+      float* total = state(tile.first_state);
+      for (std::int64_t i = 1; i < tile.end_chunk - tile.first_chunk; ++i)
+        kernel_->merge(tile.tile, state(tile.first_state + i), total);
+      kernel_->finish(tile.tile, total);
     }
   };
   const auto tiles = static_cast<std::int64_t>(tiles_.size());

@@ -8,6 +8,7 @@
 // on which thread computes which chunk.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -101,7 +102,15 @@ class Attention {
     QueryTile tile;
     CachedKeys keys;
     std::int64_t first_chunk, end_chunk;
-    std::int64_t tile_index;
+    std::int64_t first_state;  // in states_, of the first chunk
+
+    std::int64_t first_key(std::int64_t chunk) const {
+      return std::max(tile.first_key(), chunk * kChunkKeys);
+    }
+    std::int64_t end_key(std::int64_t chunk) const {
+      return std::min(tile.end_key(), (chunk + 1) * kChunkKeys);
+    }
+    std::int64_t keys_of_chunk(std::int64_t chunk) const { return end_key(chunk) - first_key(chunk); }
   };
   void run_item(const Item& item, float scale, int thread);
   void run_split(float scale);

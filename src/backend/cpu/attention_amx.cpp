@@ -30,45 +30,43 @@ namespace bise {
 namespace {
 
 constexpr std::int64_t kLanes = 16, kMaxTiles = 2, kMaxColumns = kLanes * kMaxTiles;
-constexpr std::int64_t kGroupKeys = 32, kStepKeys = 128, kStepGroups = kStepKeys / kGroupKeys;
+constexpr std::int64_t kGroupKeys = 32, kStepKeys = 64, kStepGroups = kStepKeys / kGroupKeys;
 constexpr std::int64_t kTileFloats = 256, kTileRowBytes = 64;
 constexpr float kNoMaximum = -1e30f, kSlack = 8;
 static_assert(kChunkKeys % kStepKeys == 0);
 
-// 2^x for x <= 127 to 3e-6, far below the rounding to bfloat16; exactly 1 at 0, 0 at -infinity.
+// 2^x for x <= 127 to 9e-5, far below the rounding to bfloat16; exactly 1 at 0, 0 at -infinity.
 __m512 weight_of(__m512 x) {
   const __m512 r = _mm512_reduce_ps(x, 1);  // x - floor(x)
-  __m512 p = _mm512_set1_ps(0.0134266838f);
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.0522424728f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.241280198f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.693044841f));
+  __m512 p = _mm512_set1_ps(0.0770670399f);
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.227644995f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.695116758f));
   p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
   return _mm512_scalef_ps(p, x);
 }
 
 // Where things stand in a kernel's scratch and state.
 struct Workspace {
-  float *queries, *scores,
-      *weights;                   // [tiles][dims / 32] B tiles; [tiles][kStepKeys][kLanes]; [tiles][groups]
-  float *maximum, *sum, *values;  // [kMaxColumns], [kMaxColumns], [tiles][head_dim][kLanes]
+  float* queries;  // [tiles][dim_tiles] B tiles
+  float* scores;   // [tiles][kStepKeys][kLanes]; then the weights [tiles][groups] as B tiles in their place
+  float *maximum, *sum;              // [kMaxColumns]
+  float* values;                     // [tiles][head_dim][kLanes]
   std::int64_t head_dim, dim_tiles;  // dim_tiles of 32
 
   Workspace(std::int64_t head_dim, float* scratch, float* state)
       : queries(scratch),
+        scores(scratch + kMaxTiles * ((head_dim + 31) / 32) * kTileFloats),
         maximum(state),
         sum(state + kMaxColumns),
         values(state + 2 * kMaxColumns),
         head_dim(head_dim),
-        dim_tiles((head_dim + 31) / 32) {
-    scores = queries + kMaxTiles * dim_tiles * kTileFloats;
-    weights = scores + kMaxTiles * kStepKeys * kLanes;
-  }
+        dim_tiles((head_dim + 31) / 32) {}
   const std::byte* query_tile(int tile, std::int64_t dims) const {
     return reinterpret_cast<const std::byte*>(queries + (tile * dim_tiles + dims) * kTileFloats);
   }
   float* tile_scores(int tile) const { return scores + tile * kStepKeys * kLanes; }
-  float* weight_tile(int tile, std::int64_t group) const {
-    return weights + (tile * kStepGroups + group) * kTileFloats;
+  const std::byte* weight_tile(int tile, std::int64_t group) const {
+    return reinterpret_cast<const std::byte*>(tile_scores(tile) + group * kTileFloats);
   }
   float* tile_values(int tile) const { return values + tile * head_dim * kLanes; }
 };
@@ -144,7 +142,7 @@ void multiply_values(const Keys& step, const Workspace& work) {
     }
     for (std::int64_t g = 0; g < step.groups; ++g) {
       const std::byte* values = step.values[g] + d * step.value_stride;
-      load_tile<6>(reinterpret_cast<const std::byte*>(work.weight_tile(0, g)), kTileRowBytes);
+      load_tile<6>(work.weight_tile(0, g), kTileRowBytes);
       load_tile<4>(values, step.value_stride);
       multiply_tiles<false, 0, 4, 6>();
       if (pair) {
@@ -152,7 +150,7 @@ void multiply_values(const Keys& step, const Workspace& work) {
         multiply_tiles<false, 1, 5, 6>();
       }
       if constexpr (kTiles == 2) {
-        load_tile<7>(reinterpret_cast<const std::byte*>(work.weight_tile(1, g)), kTileRowBytes);
+        load_tile<7>(work.weight_tile(1, g), kTileRowBytes);
         multiply_tiles<false, 2, 4, 7>();
         if (pair) multiply_tiles<false, 3, 5, 7>();
       }
@@ -217,7 +215,8 @@ __m512 move_reference(const float* scores, std::int64_t keys, float* maximum, fl
   return moved;
 }
 
-// Scores of one query tile to weights in B tiles, row r of a group holding its keys 2r and 2r + 1.
+// Scores of one query tile to weights in B tiles, row r of a group holding its keys 2r and 2r + 1: half the
+// size, so that they take the place of scores that have been read.
 void soften(const Visibility& visible, const Keys& step, const Workspace& work, int tile) {
   const std::int64_t keys = step.groups * kGroupKeys;
   float* scores = work.tile_scores(tile);
@@ -232,14 +231,13 @@ void soften(const Visibility& visible, const Keys& step, const Workspace& work, 
                                                                 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
   const __m512i interleave = _mm512_load_si512(kInterleave);
   __m512 even_sum = _mm512_setzero_ps(), odd_sum = _mm512_setzero_ps();
-  float* weights = work.weight_tile(tile, 0);
   for (std::int64_t k = 0; k < keys; k += 2) {
     const __m512 even = weight_of(_mm512_sub_ps(_mm512_load_ps(scores + k * kLanes), reference));
     const __m512 odd = weight_of(_mm512_sub_ps(_mm512_load_ps(scores + (k + 1) * kLanes), reference));
     even_sum = _mm512_add_ps(even_sum, even);
     odd_sum = _mm512_add_ps(odd_sum, odd);
     const auto pairs = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
-    _mm512_store_si512(weights + k / 2 * kLanes, _mm512_permutexvar_epi16(interleave, pairs));
+    _mm512_store_si512(scores + k / 2 * kLanes, _mm512_permutexvar_epi16(interleave, pairs));
   }
   _mm512_store_ps(sum, _mm512_add_ps(_mm512_load_ps(sum), _mm512_add_ps(even_sum, odd_sum)));
 }
@@ -267,8 +265,7 @@ class TileAttention final : public AttentionKernel {
 
   std::int64_t max_columns() const override { return kMaxColumns; }
   std::int64_t scratch_floats(const KvCacheShape& cache) const override {
-    return kMaxTiles *
-           ((cache.head_dim + 31) / 32 * kTileFloats + kStepKeys * kLanes + kStepGroups * kTileFloats);
+    return kMaxTiles * ((cache.head_dim + 31) / 32 * kTileFloats + kStepKeys * kLanes);
   }
   std::int64_t state_floats(const KvCacheShape& cache) const override {
     return kMaxColumns * (2 + cache.head_dim);
@@ -279,15 +276,18 @@ class TileAttention final : public AttentionKernel {
     const Workspace work(tile.head_dim, scratch, nullptr);
     const __m512 factor = _mm512_set1_ps(scale);
     for (std::int64_t first = 0; first < tile.columns; first += kLanes) {
+      const std::int64_t columns = std::min(kLanes, tile.columns - first);
+      const float* queries[kLanes];
+      for (std::int64_t c = 0; c < columns; ++c) queries[c] = tile.query(first + c);
       for (std::int64_t d = 0; d < work.dim_tiles; ++d) {
+        const bool whole = d * 32 + 16 < tile.head_dim;
         __m512i rows[kLanes];
         for (std::int64_t c = 0; c < kLanes; ++c) {
           rows[c] = _mm512_setzero_si512();
-          if (first + c >= tile.columns) continue;
-          const float* query = tile.query(first + c) + d * 32;
-          const __m512 low = _mm512_mul_ps(_mm512_loadu_ps(query), factor);
-          const __m512 high = d * 32 + 16 < tile.head_dim ? _mm512_mul_ps(_mm512_loadu_ps(query + 16), factor)
-                                                          : _mm512_setzero_ps();
+          if (c >= columns) continue;
+          const __m512 low = _mm512_mul_ps(_mm512_loadu_ps(queries[c] + d * 32), factor);
+          const __m512 high =
+              whole ? _mm512_mul_ps(_mm512_loadu_ps(queries[c] + d * 32 + 16), factor) : _mm512_setzero_ps();
           rows[c] = (__m512i)_mm512_cvtne2ps_pbh(high, low);
         }
         transpose_16x16(rows);
@@ -334,12 +334,14 @@ class TileAttention final : public AttentionKernel {
       const __m512 inverse = _mm512_div_ps(_mm512_set1_ps(1.0f), _mm512_load_ps(total + kMaxColumns + first));
       const std::int64_t columns = std::min(kLanes, tile.columns - first);
       const float* values = total + 2 * kMaxColumns + first * tile.head_dim;
+      float* results[kLanes];
+      for (std::int64_t c = 0; c < columns; ++c) results[c] = tile.result(first + c);
       for (std::int64_t d = 0; d < tile.head_dim; d += kLanes) {
         __m512i rows[kLanes];
         for (std::int64_t r = 0; r < kLanes; ++r)
           rows[r] = _mm512_castps_si512(_mm512_mul_ps(_mm512_load_ps(values + (d + r) * kLanes), inverse));
         transpose_16x16(rows);
-        for (std::int64_t c = 0; c < columns; ++c) _mm512_storeu_si512(tile.result(first + c) + d, rows[c]);
+        for (std::int64_t c = 0; c < columns; ++c) _mm512_storeu_si512(results[c] + d, rows[c]);
       }
     }
   }

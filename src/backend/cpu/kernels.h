@@ -24,7 +24,7 @@ struct RowKernels {
   // hessian_kernel.h
   void (*add_syrk_tile)(const float* x, std::int64_t stride, std::int64_t rows, std::int64_t first_row,
                         std::int64_t first_column, std::int64_t columns, float* hessian);
-  std::int64_t syrk_tile_columns;
+  std::int64_t syrk_tile_rows, syrk_tile_columns;
   std::unique_ptr<AttentionKernel> (*make_attention)(DType dtype);
 };
 

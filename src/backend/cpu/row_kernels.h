@@ -29,9 +29,10 @@ std::unique_ptr<AttentionKernel> make_vector_attention(DType dtype) {
 
 template <class Simd>
 constexpr RowKernels make_row_kernels() {
-  return {add_and_sum_squares<Simd>, scale_row<Simd>,  add_scaled<Simd>,
-          rotate_head<Simd>,         to_bf16<Simd>,    from_bf16<Simd>,
-          add_syrk_tile<Simd>,       2 * Simd::kWidth, make_vector_attention<Simd>};
+  return {add_and_sum_squares<Simd>,  scale_row<Simd>, add_scaled<Simd>,
+          rotate_head<Simd>,          to_bf16<Simd>,   from_bf16<Simd>,
+          add_syrk_tile<Simd>,        Simd::kTileRows, Simd::kTileVectors * Simd::kWidth,
+          make_vector_attention<Simd>};
 }
 
 }  // namespace bise

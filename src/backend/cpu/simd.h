@@ -2,6 +2,7 @@
 // with a float vector Vec of kWidth lanes and static functions on it. SimdScalar, SimdAvx2 and SimdAvx512
 // are the three; each stands in a `#pragma GCC target` region of the one .cpp that uses it.
 //
+//   kTileRows, kTileVectors   the accumulators that its registers hold beside what a product reads
 //   load / store        kWidth floats, or bfloat16 widened and rounded to nearest even
 //   *_first(p, n)       the first n lanes only (n <= kWidth); the others read as 0
 //   fma(a, b, c)        a * b + c, fused where the instruction set has it

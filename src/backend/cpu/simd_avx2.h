@@ -12,7 +12,7 @@ namespace bise {
 
 struct SimdAvx2 {
   using Vec = __m256;
-  static constexpr std::int64_t kWidth = 8;
+  static constexpr std::int64_t kWidth = 8, kTileRows = 4, kTileVectors = 3;
 
   static __m256i first_lanes(std::int64_t n) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

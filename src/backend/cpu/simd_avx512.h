@@ -13,7 +13,7 @@ namespace bise {
 
 struct SimdAvx512 {
   using Vec = __m512;
-  static constexpr std::int64_t kWidth = 16;
+  static constexpr std::int64_t kWidth = 16, kTileRows = 8, kTileVectors = 3;
 
   static __mmask16 first_lanes(std::int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
   static Vec zero() { return _mm512_setzero_ps(); }

@@ -10,7 +10,7 @@ namespace bise {
 
 struct SimdScalar {
   using Vec = float;
-  static constexpr std::int64_t kWidth = 1;
+  static constexpr std::int64_t kWidth = 1, kTileRows = 4, kTileVectors = 2;
 
   static Vec zero() { return 0; }
   static Vec set(float value) { return value; }
