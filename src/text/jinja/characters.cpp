@@ -108,6 +108,7 @@ bool has_property(std::uint32_t character, Property property) {
 }
 
 std::uint32_t to_upper(std::uint32_t character) {
+  if (character == 0xdf) return character;  // 'ß' is two characters in upper case
   if (character < 0x80) return character >= 'a' && character <= 'z' ? character - 32 : character;
   static const Pattern any = compile("(?s).");
   return substitute_case(any, "\\U$0", character);

@@ -17,16 +17,20 @@ Text input_text(Runtime& runtime, const Value& input) {
   return to_text(input);
 }
 
+Value like(const Value& input, Text text) {
+  return input.is_markup() ? Value::markup(std::move(text)) : Value::text(std::move(text));
+}
+
 template <Text (*changed)(Runtime&, const Text&)>
 Value change_text(Runtime& runtime, const Value& input, Arguments& arguments) {
   arguments.bind("filter", {});
-  return Value::text(changed(runtime, input_text(runtime, input)));
+  return like(input, changed(runtime, input_text(runtime, input)));
 }
 
 Value trim(Runtime& runtime, const Value& input, Arguments& arguments) {
   const auto given = arguments.bind("trim", {"chars"});
   const Text* chars = given.has(0) && !given[0].is_none() ? &given.text(0) : nullptr;
-  return Value::text(stripped(input_text(runtime, input), chars, true, true));
+  return like(input, stripped(input_text(runtime, input), chars, true, true));
 }
 
 // The filter's own rule for where a word starts, which differs from str.title.
@@ -58,31 +62,22 @@ Value replace(Runtime& runtime, const Value& input, Arguments& arguments) {
 
 Value escape(Runtime& runtime, const Value& input, Arguments& arguments) {
   arguments.bind("escape", {});
-  const Text text = input_text(runtime, input);
-  Text result;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text.bytes()[i];
-    const std::string_view entity = c == '&'    ? "&amp;"
-                                    : c == '<'  ? "&lt;"
-                                    : c == '>'  ? "&gt;"
-                                    : c == '"'  ? "&#34;"
-                                    : c == '\'' ? "&#39;"
-                                                : std::string_view(&c, 1);
-    result.append(entity, text.trusted_at(i));
-  }
-  runtime.spend_text(result.size());
-  return Value::text(std::move(result));
+  return input.is_markup() ? input : Value::markup(escaped(runtime, input_text(runtime, input)));
 }
 
-// Without autoescape, "safe" marks nothing.
-Value safe(Runtime&, const Value& input, Arguments& arguments) {
+Value force_escape(Runtime& runtime, const Value& input, Arguments& arguments) {
+  arguments.bind("forceescape", {});
+  return Value::markup(escaped(runtime, input_text(runtime, input)));
+}
+
+Value safe(Runtime& runtime, const Value& input, Arguments& arguments) {
   arguments.bind("safe", {});
-  return input;
+  return Value::markup(input_text(runtime, input));
 }
 
 Value string(Runtime& runtime, const Value& input, Arguments& arguments) {
   arguments.bind("string", {});
-  return Value::text(input_text(runtime, input));
+  return like(input, input_text(runtime, input));
 }
 
 Value indent(Runtime& runtime, const Value& input, Arguments& arguments) {
@@ -302,7 +297,7 @@ FilterFunction find_filter(std::string_view name) {
       {"replace", replace},
       {"escape", escape},
       {"e", escape},
-      {"forceescape", escape},
+      {"forceescape", force_escape},
       {"safe", safe},
       {"string", string},
       {"indent", indent},

@@ -60,9 +60,7 @@ Value dict_items(Runtime& runtime, const Value& self, Arguments& arguments) {
 
 Value dict_get(Runtime&, const Value& self, Arguments& arguments) {
   const auto given = arguments.bind("get", {"key", "default"}, 1);
-  if (!given[0].is_undefined()) {
-    if (const Value* found = self.as_dict().find(given[0])) return *found;
-  }
+  if (const Value* found = self.as_dict().find(given[0])) return *found;
   return given.has(1) ? given[1] : Value::none();
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "text/jinja/characters.h"
+#include "text/jinja/string_operations.h"
 
 namespace bise::jinja {
 namespace {
@@ -58,7 +59,7 @@ double float_arithmetic(std::string_view op, double a, double b) {
     if (a == 0 && b < 0) throw Error("0.0 cannot be raised to a negative power");
     return std::pow(a, b);
   }
-  if (b == 0) throw Error("float division by zero");
+  if (b == 0) throw Error("division by zero");
   if (op == "/") return a / b;
   const double remainder = std::fmod(a, b);
   const bool adjust = remainder != 0 && (remainder < 0) != (b < 0);
@@ -74,7 +75,7 @@ Value repeated(Runtime& runtime, const Value& sequence, std::int64_t times) {
     runtime.spend_text(text.size() * std::min(count, Runtime::kMaxOutput + 1));
     Text result;
     for (std::size_t i = 0; i < count; ++i) result.append(text);
-    return Value::text(std::move(result));
+    return sequence.is_markup() ? Value::markup(std::move(result)) : Value::text(std::move(result));
   }
   const auto& items = sequence.as_list().items;
   runtime.spend(64 * items.size() * count);
@@ -85,6 +86,12 @@ Value repeated(Runtime& runtime, const Value& sequence, std::int64_t times) {
 }
 
 Value joined(Runtime& runtime, const Value& left, const Value& right) {
+  if (left.is_markup() || right.is_markup()) {
+    Text result = as_markup(runtime, left);
+    result.append(as_markup(runtime, right));
+    runtime.spend_text(result.size());
+    return Value::markup(std::move(result));
+  }
   if (left.is_text()) {
     runtime.spend_text(left.as_text().size() + right.as_text().size());
     Text result = left.as_text();

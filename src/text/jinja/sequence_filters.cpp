@@ -284,6 +284,7 @@ std::string name_of(const Value& value) {
 }
 
 Value map(Runtime& runtime, const Value& input, Arguments& arguments) {
+  if (!input.truth()) return Value::list({});
   Items results;
   if (arguments.positional.empty()) {
     const auto given = arguments.bind("map", {"attribute", "default"}, 1);
@@ -304,6 +305,7 @@ Value choose(Runtime& runtime, const Value& input, Arguments& arguments) {
   const bool has_test = !arguments.positional.empty();
   const std::string test = has_test ? name_of(take_first(arguments, "select")) : "";
   Items kept;
+  if (!input.truth()) return Value::list({});
   for (const Value& item : items(runtime, input)) {
     const Value of = key.of(runtime, item);
     const bool holds = has_test ? apply_test(runtime, test, of, arguments) : of.truth();

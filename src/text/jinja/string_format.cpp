@@ -277,7 +277,8 @@ Value percent_format(Runtime& runtime, const Text& format, const Value& values) 
     }
     runtime.spend_text(result.size());
   }
-  if (used < given.size() && !values.is_dict())
+  const bool is_tuple = values.is_list() && values.as_list().is_tuple;
+  if (used < given.size() && (is_tuple || !(values.is_dict() || values.is_list())))
     throw Error("not all arguments converted during string formatting");
   return Value::text(std::move(result));
 }

@@ -220,6 +220,34 @@ Value format(Runtime& runtime, const Value& self, Arguments& arguments) {
   return brace_format(runtime, self.as_text(), arguments);
 }
 
+Value marked(const Value& value) {
+  if (value.is_text()) return Value::markup(value.as_text());
+  if (!value.is_list()) return value;
+  std::vector<Value> items;
+  for (const Value& item : value.as_list().items) items.push_back(marked(item));
+  return value.as_list().is_tuple ? Value::tuple(std::move(items)) : Value::list(std::move(items));
+}
+
+// A method of markup gives markup; what replace, join and format put into it is escaped.
+Value markup_method(const std::string& name, const Value& self, Method method) {
+  return Value::method(name, self, [name, method](Runtime& runtime, const Value& of, Arguments& arguments) {
+    const auto escape = [&](Value& value) {
+      if (value.is_text()) value = Value::text(as_markup(runtime, value));
+    };
+    if (name == "replace" && arguments.positional.size() > 1) escape(arguments.positional[1]);
+    if (name == "format") {
+      for (Value& value : arguments.positional) escape(value);
+      for (auto& keyword : arguments.keyword) escape(keyword.second);
+    }
+    if (name == "join" && !arguments.positional.empty()) {
+      std::vector<Value> items = items_of(runtime, arguments.positional[0])->items;
+      for (Value& item : items) escape(item);
+      arguments.positional[0] = Value::list(std::move(items));
+    }
+    return marked(method(runtime, of, arguments));
+  });
+}
+
 }  // namespace
 
 std::optional<Value> find_string_method(const Value& text, std::string_view name) {
@@ -266,6 +294,7 @@ std::optional<Value> find_string_method(const Value& text, std::string_view name
   };
   const auto found = kMethods.find(name);
   if (found == kMethods.end()) return std::nullopt;
+  if (text.is_markup()) return markup_method(std::string(name), text, found->second);
   return Value::method(std::string(name), text, found->second);
 }
 

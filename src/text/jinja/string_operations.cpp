@@ -194,6 +194,26 @@ Text swapped_case(Runtime& runtime, const Text& text) {
   return mapped(runtime, text, [](std::uint32_t c) { return to_upper(c) != c ? to_upper(c) : to_lower(c); });
 }
 
+Text escaped(Runtime& runtime, const Text& text) {
+  Text result;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char& c = text.bytes()[i];
+    const std::string_view entity = c == '&'    ? "&amp;"
+                                    : c == '<'  ? "&lt;"
+                                    : c == '>'  ? "&gt;"
+                                    : c == '"'  ? "&#34;"
+                                    : c == '\'' ? "&#39;"
+                                                : std::string_view(&c, 1);
+    result.append(entity, text.trusted_at(i));
+  }
+  runtime.spend_text(result.size());
+  return result;
+}
+
+Text as_markup(Runtime& runtime, const Value& value) {
+  return value.is_markup() ? value.as_text() : escaped(runtime, to_text(value));
+}
+
 Text padded(Runtime& runtime, const Text& text, std::int64_t width, const Text& fill, Alignment alignment) {
   if (count_characters(fill.bytes()) != 1)
     throw Error("the fill character must be exactly one character long");

@@ -34,6 +34,11 @@ Text capitalized(Runtime& runtime, const Text& text);
 Text titled(Runtime& runtime, const Text& text);
 Text swapped_case(Runtime& runtime, const Text& text);
 
+// & < > " ' as HTML entities.
+Text escaped(Runtime& runtime, const Text& text);
+// The text of `value` as it may join markup: escaped, unless it is markup itself.
+Text as_markup(Runtime& runtime, const Value& value);
+
 enum class Alignment { kLeft, kRight, kCenter };
 // Filled up to `width` characters with the one character `fill`. Throws Error when `fill` has another length.
 Text padded(Runtime& runtime, const Text& text, std::int64_t width, const Text& fill, Alignment alignment);

@@ -50,7 +50,7 @@ std::optional<Value> find_attribute(const Value& object, std::string_view name) 
 std::optional<Value> find_item(Runtime& runtime, const Value& object, const Value& index) {
   if (object.is_dict()) {
     if (index.is_list() && !index.as_list().is_tuple) return std::nullopt;
-    if (index.is_dict() || index.is_undefined()) return std::nullopt;
+    if (index.is_dict()) return std::nullopt;
     const Value* found = object.as_dict().find(index);
     return found ? std::optional(*found) : std::nullopt;
   }

@@ -4,9 +4,8 @@
 // wrote it (trusted) or the data did.
 //
 // Differences from jinja2: integers are 64 bits; filters that jinja2 computes lazily give lists; upper, lower
-// and their like map one character to one ("ß" stays "ß"); `safe` marks nothing and `escape` gives a plain
-// string; include, import, extends, block and autoescape are syntax errors, and so is an unknown tag; an
-// unknown filter or test is an error when it is reached.
+// and their like map one character to one ("ß" stays "ß"); include, import, extends, block and autoescape are
+// syntax errors, and so is an unknown tag; an unknown filter or test is an error when it is reached.
 //
 // A Template never changes once parsed: it may be rendered on any number of threads at once.
 #pragma once

@@ -60,22 +60,26 @@ bool is_sequence(const Value& value) {
   return value.is_text() || value.is_list() || value.is_dict() || value.is_undefined();
 }
 bool is_callable(const Value& value) {
-  return value.kind() == Kind::kCallable || value.kind() == Kind::kLoop;
+  return value.is_undefined() || value.kind() == Kind::kCallable || value.kind() == Kind::kLoop;
 }
-bool never(const Value&) {
-  return false;
+bool is_escaped(const Value& value) {
+  return value.is_markup();
 }
 
-std::int64_t integral(const Value& value, const char* test) {
-  if (value.is_undefined()) throw Error("{}", value.undefined_message());
-  if (!value.is_integral()) throw Error("test '{}' needs an integer, not {}", test, value.type_name());
-  return value.as_integer();
+// value % by == 0 or 1
+bool leaves(Runtime& runtime, const Value& value, const Value& by, std::int64_t remainder) {
+  return equal(arithmetic(runtime, "%", value, by), Value::integer(remainder));
 }
-bool is_odd(const Value& value) {
-  return integral(value, "odd") % 2 != 0;
+bool is_odd(Runtime& runtime, const Value& input, Arguments& arguments) {
+  arguments.bind("odd", {});
+  return leaves(runtime, input, Value::integer(2), 1);
 }
-bool is_even(const Value& value) {
-  return integral(value, "even") % 2 == 0;
+bool is_even(Runtime& runtime, const Value& input, Arguments& arguments) {
+  arguments.bind("even", {});
+  return leaves(runtime, input, Value::integer(2), 0);
+}
+bool is_divisible(Runtime& runtime, const Value& input, Arguments& arguments) {
+  return leaves(runtime, input, arguments.bind("divisibleby", {"num"}, 1)[0], 0);
 }
 
 // str.islower and isupper: at least one letter of that case and none of the other.
@@ -94,12 +98,6 @@ bool is_lower(const Value& value) {
 }
 bool is_upper(const Value& value) {
   return has_case(value, Property::kUpper, Property::kLower);
-}
-
-bool is_divisible(Runtime&, const Value& input, Arguments& arguments) {
-  const std::int64_t by = arguments.bind("divisibleby", {"num"}, 1).integer(0, 0);
-  if (by == 0) throw Error("integer modulo by zero");
-  return by == -1 || integral(input, "divisibleby") % by == 0;
 }
 
 template <const char* op>
@@ -145,11 +143,11 @@ TestFunction find_test(std::string_view name) {
       {"iterable", plain<is_iterable>},
       {"sequence", plain<is_sequence>},
       {"callable", plain<is_callable>},
-      {"odd", plain<is_odd>},
-      {"even", plain<is_even>},
+      {"odd", is_odd},
+      {"even", is_even},
       {"lower", plain<is_lower>},
       {"upper", plain<is_upper>},
-      {"escaped", plain<never>},
+      {"escaped", plain<is_escaped>},
       {"divisibleby", is_divisible},
       {"sameas", is_same},
       {"filter", is_filter},

@@ -33,6 +33,7 @@ std::string key_text(const Value& key) {
     return fmt::format("f{}", repr(number));
   }
   if (key.is_none()) return "none";
+  if (key.is_undefined()) return "undefined";
   if (key.is_list() && key.as_list().is_tuple) {
     std::string text = "t";
     for (const Value& item : key.as_list().items) {
@@ -69,6 +70,12 @@ void Dict::set(const Value& key, Value value) {
 
 Value Value::undefined(std::string message) {
   return Value(Data(std::make_shared<const Undefined>(Undefined{std::move(message)})));
+}
+
+Value Value::markup(Text text) {
+  Value value = Value::text(std::move(text));
+  value.markup_ = true;
+  return value;
 }
 
 Value Value::sequence(std::vector<Value> items, bool is_tuple) {

@@ -100,6 +100,8 @@ class Value {
   static Value integer(std::int64_t value, bool trusted = true) { return Value(Data(value), trusted); }
   static Value floating(double value, bool trusted = true) { return Value(Data(value), trusted); }
   static Value text(Text text) { return Value(Data(std::make_shared<const Text>(std::move(text)))); }
+  // Text that `safe` or `escape` has declared to be HTML: what is added to it is escaped.
+  static Value markup(Text text);
   static Value text(std::string_view bytes, bool trusted) { return text(Text(bytes, trusted)); }
   // These throw Error when the result would be deeper than kMaxDepth or heavier than kMaxWeight.
   static Value list(std::vector<Value> items);
@@ -118,6 +120,7 @@ class Value {
   bool is_undefined() const { return kind() == Kind::kUndefined; }
   bool is_none() const { return kind() == Kind::kNone; }
   bool is_text() const { return kind() == Kind::kText; }
+  bool is_markup() const { return markup_; }
   bool is_list() const { return kind() == Kind::kList; }  // or tuple
   bool is_dict() const { return kind() == Kind::kDict; }
   // bool, int or float; the first two are integral.
@@ -154,6 +157,7 @@ class Value {
 
   Data data_;
   bool trusted_ = true;
+  bool markup_ = false;
 };
 
 // Python's ==.

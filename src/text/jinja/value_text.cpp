@@ -169,7 +169,10 @@ std::string repr(const Value& value) {
     case Value::Kind::kBool: return value.truth() ? "True" : "False";
     case Value::Kind::kInt: return std::to_string(value.as_integer());
     case Value::Kind::kFloat: return repr(value.as_double());
-    case Value::Kind::kText: return repr_string(value.as_text().bytes());
+    case Value::Kind::kText: {
+      const std::string quoted = repr_string(value.as_text().bytes());
+      return value.is_markup() ? fmt::format("Markup({})", quoted) : quoted;
+    }
     case Value::Kind::kList: return repr_items(value.as_list());
     case Value::Kind::kDict: return repr_entries(value.as_dict());
     case Value::Kind::kNamespace: return "<Namespace>";
