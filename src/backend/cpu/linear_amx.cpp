@@ -2,9 +2,11 @@
 // as they lie in memory, and for one row of X the other factor is X as it lies in memory, so that decoding
 // streams the mapped weights straight into tiles. Several rows of X are packed once into tiles of 16 rows.
 //
-// Columns are summed in blocks of kBlockBytes a row: within a block in a tile's accumulators (in order of the
+// Columns are summed in blocks of kBlockTiles tiles: within a block in a tile's accumulators (in order of the
 // columns, each output on its own), the blocks' sums in float32. That order is the same for any number of
-// rows, so one row alone and 512 rows give the same bits.
+// rows, so one row alone and 512 rows give the same bits. Weights that are not loaded from the file itself
+// are widened a panel at a time: 32 rows of up to kPanelTiles tiles, which stay in the first-level cache
+// while all rows of the input pass by.
 //
 // The tile unit runs beside the vector units. While it multiplies one pair of token tiles, the products of
 // the pair before are transposed, scaled and written, and the next unit's weights are fetched into the cache.
@@ -35,7 +37,8 @@ namespace bise {
 namespace {
 
 constexpr std::int64_t kTileRows = 16, kTileBytes = kTileRows * kTileRowBytes;
-constexpr std::int64_t kProducts = 4 * 256;  // floats of a unit's products with a pair of token tiles
+constexpr std::int64_t kProducts = LinearScratch::Buffers::kProducts;
+static_assert(LinearScratch::Buffers::kPanelBytes >= kPanelTiles * 2 * kTileBytes);
 
 // One factor of the tile products: tile t of half h is at tile[h] + t * step, its rows `stride` apart.
 struct TileSource {
@@ -61,7 +64,11 @@ class Prefetcher {
   Prefetcher() = default;
   Prefetcher(const std::byte* const (&first)[2], const std::int64_t (&rows)[2], std::int64_t row_bytes,
              std::int64_t stride)
-      : first_{first[0], first[1]}, rows_{rows[0], rows[1]}, row_bytes_(row_bytes), stride_(stride) {}
+      : first_{first[0], first[1]},
+        rows_{rows[0], rows[1]},
+        row_bytes_(row_bytes),
+        stride_(stride),
+        half_(0) {}
 
   std::int64_t lines() const { return (rows_[0] + rows_[1]) * ((row_bytes_ + 63) / 64); }
 
@@ -83,19 +90,44 @@ class Prefetcher {
   int half_ = 2;
 };
 
-// C tile (h, j) = sum over `tiles` tiles of weight half h and token tile j, as in Pending; rows of C are
-// `product_stride` bytes apart. Calls beside() after each step: work for the vector units.
-template <bool kInteger, int kTokenTiles, class Beside>
-void multiply(const TileSource& weight, const TileSource& tokens, std::int64_t tiles, float* products,
-              std::int64_t product_stride, const Beside& beside) {
+template <int kTokenTiles>
+void zero_products() {
   zero_tile<0>();
   zero_tile<2>();
   if constexpr (kTokenTiles == 2) {
     zero_tile<1>();
     zero_tile<3>();
   }
+}
+
+// The accumulators from or to `products`, laid out as in Pending.
+template <int kTokenTiles>
+void load_products(const float* products) {
+  const auto* base = reinterpret_cast<const std::byte*>(products);
+  load_tile<0>(base, kTileRowBytes);
+  load_tile<2>(base + 2 * kTileBytes, kTileRowBytes);
+  if constexpr (kTokenTiles == 2) {
+    load_tile<1>(base + kTileBytes, kTileRowBytes);
+    load_tile<3>(base + 3 * kTileBytes, kTileRowBytes);
+  }
+}
+
+template <int kTokenTiles>
+void store_products(float* products, std::int64_t stride) {
+  store_tile<0>(products, stride);
+  store_tile<2>(products + 512, stride);
+  if constexpr (kTokenTiles == 2) {
+    store_tile<1>(products + 256, stride);
+    store_tile<3>(products + 768, stride);
+  }
+}
+
+// Adds to C tile (h, j) the sum over `tiles` tiles of weight half h and token tile j. Calls beside(t) after
+// each: work for the vector units.
+template <bool kInteger, int kTokenTiles, class Beside>
+void multiply(const TileSource& weight, const TileSource& tokens, std::int64_t tiles, const Beside& beside) {
   for (std::int64_t t = 0; t < tiles; ++t) {
-    // The weights' panel is used again for the next tokens and shall stay in the first-level cache.
+    // The weights are used again for the next tokens and shall stay in the first-level cache.
     load_tile_once<6>(tokens.tile[0] + t * tokens.step, tokens.stride);
     load_tile<4>(weight.tile[0] + t * weight.step, weight.stride);
     multiply_tiles<kInteger, 0, 4, 6>();
@@ -108,12 +140,6 @@ void multiply(const TileSource& weight, const TileSource& tokens, std::int64_t t
     if constexpr (kTokenTiles == 2) multiply_tiles<kInteger, 3, 5, 7>();
     beside(t);
   }
-  store_tile<0>(products, product_stride);
-  store_tile<2>(products + 512, product_stride);
-  if constexpr (kTokenTiles == 2) {
-    store_tile<1>(products + 256, product_stride);
-    store_tile<3>(products + 768, product_stride);
-  }
 }
 
 void configure_tiles(bool one_row) {
@@ -123,6 +149,14 @@ void configure_tiles(bool one_row) {
   for (int tile = 4; tile < 6; ++tile) config.set(tile, kTileRows, kTileRowBytes);
   for (int tile = 6; tile < 8; ++tile) config.set(tile, kTileRows, token_bytes);
   load_tile_config(config);
+}
+
+__mmask16 mask_of(std::int64_t count) {
+  return static_cast<__mmask16>((1u << count) - 1u);
+}
+
+__m512 add_integers(__m512 a, __m512 b) {
+  return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
 }
 
 // One linear layer: what all threads share.
@@ -139,12 +173,15 @@ class AmxProduct {
         arranged_(weight.nibbles() || in.is_int8() != integer_),
         block_columns_(integer_ ? kBlockBytes : kBlockBytes / 2),
         blocks_((in.columns() + block_columns_ - 1) / block_columns_),
-        tile_columns_(integer_ ? kTileRowBytes : kTileRowBytes / 2) {
+        tile_columns_(integer_ ? kTileRowBytes : kTileRowBytes / 2),
+        packed_tiles_(
+            std::min(kBlockTiles, (in.columns() + 4 * tile_columns_ - 1) / (4 * tile_columns_) * 4)) {
     if (in.rows() == 1 && arranged_) arrange_one();
   }
 
   bool packs() const { return in_.rows() > 1; }
   std::int64_t blocks() const { return blocks_; }
+  std::int64_t block_columns() const { return block_columns_; }
 
   // Packs rows [first, first + rows) of the input into tiles, the part of `thread` of `threads`.
   void pack(std::int64_t first, std::int64_t rows, int thread, int threads);
@@ -158,22 +195,35 @@ class AmxProduct {
     const std::int64_t columns = columns_of(block), per = weight_.nibbles() ? 128 : tile_columns_;
     return (columns + per - 1) / per * (per / tile_columns_);
   }
-  // Packed tiles of a chunk: [block][token tile][kBlockTiles].
+  struct Columns {
+    std::int64_t first, count;
+  };
+  Columns columns_of(std::int64_t block, std::int64_t tile, std::int64_t tiles) const {
+    const std::int64_t begin = tile * tile_columns_;
+    return {block * block_columns_ + begin, std::min(tiles * tile_columns_, columns_of(block) - begin)};
+  }
+  // A block's tiles are widened in panels of about equal size, whole groups of four tiles, at most `most`.
+  std::int64_t panel_tiles(std::int64_t block, std::int64_t most) const {
+    const std::int64_t panels = (tiles_of(block) + most - 1) / most;
+    return ((tiles_of(block) + panels - 1) / panels + 3) / 4 * 4;
+  }
+  // Packed tiles of a chunk: [block][token tile][tiles of a block].
   std::byte* packed(std::int64_t block, std::int64_t token_tile) const {
     return in_.packing_space() +
-           (block * (in_.packed_rows() / kTileRows) + token_tile) * kBlockTiles * kTileBytes;
+           (block * (in_.packed_rows() / kTileRows) + token_tile) * packed_tiles_ * kTileBytes;
   }
   void arrange_one();
   void arrange(std::int64_t row, std::int64_t column, std::byte* out, std::int64_t tile_step) const;
-  bool direct_source(std::int64_t row, std::int64_t count, std::int64_t block, const std::byte*& tile,
-                     std::int64_t& stride) const;
-  TileSource weight_source(const Unit& unit, std::int64_t block, bool direct, std::byte* panel) const;
-  Prefetcher prefetcher(const Unit& unit, std::int64_t block) const;
+  bool direct_tile(std::int64_t row, std::int64_t count, std::int64_t block, const std::byte*& tile,
+                   std::int64_t& stride) const;
+  bool direct_source(const Unit& unit, std::int64_t block, TileSource& source) const;
+  TileSource widen(const Unit& unit, const Columns& columns, std::byte* panel) const;
+  Prefetcher prefetcher(const Unit& unit, const Columns& columns) const;
 
   const CpuLinearInput& in_;
   const CpuLinearWeight& weight_;
   const bool integer_, arranged_;
-  const std::int64_t block_columns_, blocks_, tile_columns_;
+  const std::int64_t block_columns_, blocks_, tile_columns_, packed_tiles_;
 };
 
 class AmxProduct::Worker {
@@ -197,10 +247,17 @@ class AmxProduct::Worker {
   }
 
  private:
-  void multiply_one(const TileSource& weight, std::int64_t block, Pending& done);
+  template <bool kInteger>
+  void multiply_one(const Pending& done, std::int64_t block);
+  template <bool kInteger>
+  void multiply_panel(const Pending& done, std::int64_t block, const TileSource& weight, std::int64_t t,
+                      std::int64_t tiles, Prefetcher prefetcher);
+  template <bool kInteger>
+  void multiply_rows(const Pending& done, std::int64_t block, const Unit* next, std::int64_t next_block);
   void finish_slice();
-  void finish_row(const Pending& done, std::int64_t r, __m512 first_half, __m512 second_half) const;
-  __m512 total(const Pending& done, std::int64_t r, int h, __m512 product) const;
+  template <int kCount>
+  void finish_rows(const Pending& done, std::int64_t r, __m512 (&rows)[2][kCount]) const;
+  void store_gated(const Pending& done, std::int64_t r, __m512 value) const;
 
   const AmxProduct& product_;
   const CpuLinearInput& in_;
@@ -208,7 +265,7 @@ class AmxProduct::Worker {
   LinearScratch::Buffers::PerThread& scratch_;
   CpuLinearInput* gated_;  // where gated products go; null: plain sums
   Pending pending_;
-  int buffer_ = 0;  // which half of scratch_.products is free
+  int turn_ = 0;
 };
 
 // 128 columns of a row of the input as the weight wants them.
@@ -253,8 +310,8 @@ void AmxProduct::pack(std::int64_t first, std::int64_t rows, int thread, int thr
 }
 
 // Whether the 16 rows from `row` can be loaded as they lie in the file.
-bool AmxProduct::direct_source(std::int64_t row, std::int64_t count, std::int64_t block,
-                               const std::byte*& tile, std::int64_t& stride) const {
+bool AmxProduct::direct_tile(std::int64_t row, std::int64_t count, std::int64_t block, const std::byte*& tile,
+                             std::int64_t& stride) const {
   if (count != kTileRows || columns_of(block) % tile_columns_ != 0) return false;
   const LinearPart& part = weight_.part_of(row);
   if (!integer_ && part.format != RowFormat::kBF16) return false;
@@ -264,82 +321,82 @@ bool AmxProduct::direct_source(std::int64_t row, std::int64_t count, std::int64_
   return true;
 }
 
-TileSource AmxProduct::weight_source(const Unit& unit, std::int64_t block, bool direct,
-                                     std::byte* panel) const {
-  TileSource source;
+bool AmxProduct::direct_source(const Unit& unit, std::int64_t block, TileSource& source) const {
   std::int64_t strides[2];
-  if (direct && direct_source(unit.row[0], unit.count[0], block, source.tile[0], strides[0]) &&
-      direct_source(unit.row[1], unit.count[1], block, source.tile[1], strides[1]) &&
-      strides[0] == strides[1]) {
-    source.stride = strides[0];
-    source.step = kTileRowBytes;
-    return source;
-  }
-  const std::int64_t step = 2 * kTileBytes;
-  for (int h = 0; h < 2; ++h) {
-    source.tile[h] = panel + h * kTileBytes;
-    for (std::int64_t r = 0; r < unit.count[h]; ++r) {
-      const LinearPart& part = weight_.part_of(unit.row[h] + r);
-      unpack_row(part, integer_, weight_.nibbles(), unit.row[h] + r - part.first_row, block * block_columns_,
-                 columns_of(block), panel + h * kTileBytes + r * kTileRowBytes, step);
-    }
-  }
-  source.stride = kTileRowBytes;
-  source.step = step;
-  return source;
+  for (int h = 0; h < 2; ++h)
+    if (!direct_tile(unit.row[h], unit.count[h], block, source.tile[h], strides[h])) return false;
+  source.stride = strides[0];
+  source.step = kTileRowBytes;
+  return strides[0] == strides[1];
 }
 
-Prefetcher AmxProduct::prefetcher(const Unit& unit, std::int64_t block) const {
+TileSource AmxProduct::widen(const Unit& unit, const Columns& columns, std::byte* panel) const {
+  constexpr std::int64_t kStep = 2 * kTileBytes;
+  for (int h = 0; h < 2; ++h)
+    for (std::int64_t r = 0; r < unit.count[h]; ++r) {
+      const LinearPart& part = weight_.part_of(unit.row[h] + r);
+      unpack_row(part, integer_, weight_.nibbles(), unit.row[h] + r - part.first_row, columns.first,
+                 columns.count, panel + h * kTileBytes + r * kTileRowBytes, kStep);
+    }
+  return {{panel, panel + kTileBytes}, kTileRowBytes, kStep};
+}
+
+Prefetcher AmxProduct::prefetcher(const Unit& unit, const Columns& columns) const {
   const std::byte* first[2];
   std::int64_t rows[2], row_bytes = 0, stride = 0;
   for (int h = 0; h < 2; ++h) {
-    const LinearPart& part = weight_.part_of(unit.row[unit.count[h] ? h : 0]);
-    const std::int64_t row = unit.row[unit.count[h] ? h : 0] - part.first_row;
-    first[h] = part.row(row) + part.row_bytes * block * block_columns_ / in_.columns();
-    rows[h] = std::clamp<std::int64_t>(part.rows() - row, 0, unit.count[h]);
-    row_bytes = part.row_bytes * columns_of(block) / in_.columns();
+    const std::int64_t begin = unit.row[unit.count[h] ? h : 0];
+    const LinearPart& part = weight_.part_of(begin);
+    first[h] = part.row(begin - part.first_row) + part.row_bytes * columns.first / in_.columns();
+    rows[h] = std::min(part.first_row + part.rows() - begin, unit.count[h]);
+    row_bytes = part.row_bytes * columns.count / in_.columns();
     stride = part.row_bytes;
   }
   return {first, rows, row_bytes, stride};
 }
 
-// The product's block sum added to those before; scaled, and with bias, when it is the last.
-__m512 AmxProduct::Worker::total(const Pending& done, std::int64_t r, int h, __m512 product) const {
-  const auto mask = static_cast<__mmask16>((1u << done.unit.count[h]) - 1u);
-  if (!done.first_block) {
-    const __m512 before = _mm512_maskz_loadu_ps(mask, done.sums.half(r, h));
-    product =
-        product_.integer_
-            ? _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(before), _mm512_castps_si512(product)))
-            : _mm512_add_ps(before, product);
+// Rows [r, r + kCount) of the products, with their halves in rows[0] and rows[1]: added to the sums of the
+// blocks before; when this block is the last, scaled, with bias, and gated where the layer is.
+template <int kCount>
+void AmxProduct::Worker::finish_rows(const Pending& done, std::int64_t r, __m512 (&rows)[2][kCount]) const {
+  for (int h = 0; h < 2; ++h) {
+    const __mmask16 mask = mask_of(done.unit.count[h]);
+    if (!done.first_block)
+      for (int i = 0; i < kCount; ++i) {
+        const __m512 before = _mm512_maskz_loadu_ps(mask, done.sums.half(r + i, h));
+        rows[h][i] = product_.integer_ ? add_integers(before, rows[h][i]) : _mm512_add_ps(before, rows[h][i]);
+      }
+    if (!done.last_block) continue;
+    if (product_.integer_)
+      for (int i = 0; i < kCount; ++i) rows[h][i] = _mm512_cvtepi32_ps(_mm512_castps_si512(rows[h][i]));
+    if (weight_.row_scales()) {
+      const __m512 scales = _mm512_maskz_loadu_ps(mask, weight_.row_scales() + done.unit.row[h]);
+      for (int i = 0; i < kCount; ++i) rows[h][i] = _mm512_mul_ps(rows[h][i], scales);
+    }
+    if (in_.type() != InputType::kNone)
+      for (int i = 0; i < kCount; ++i)
+        rows[h][i] = _mm512_mul_ps(rows[h][i], _mm512_set1_ps(in_.scale(done.first_row + r + i)));
+    if (weight_.bias()) {
+      const __m512 bias = _mm512_maskz_loadu_ps(mask, weight_.bias() + done.unit.row[h]);
+      for (int i = 0; i < kCount; ++i) rows[h][i] = _mm512_add_ps(rows[h][i], bias);
+    }
   }
-  if (!done.last_block) return product;
-  if (product_.integer_) product = _mm512_cvtepi32_ps(_mm512_castps_si512(product));
-  if (weight_.row_scales())
-    product = _mm512_mul_ps(product, _mm512_maskz_loadu_ps(mask, weight_.row_scales() + done.unit.row[h]));
-  if (in_.type() != InputType::kNone)
-    product = _mm512_mul_ps(product, _mm512_set1_ps(in_.scale(done.first_row + r)));
-  if (weight_.bias())
-    product = _mm512_add_ps(product, _mm512_maskz_loadu_ps(mask, weight_.bias() + done.unit.row[h]));
-  return product;
-}
-
-void AmxProduct::Worker::finish_row(const Pending& done, std::int64_t r, __m512 first_half,
-                                    __m512 second_half) const {
-  const __m512 totals[2] = {total(done, r, 0, first_half), total(done, r, 1, second_half)};
   if (gated_ && done.last_block) {
-    const std::int64_t row = done.first_row + r, column = done.unit.row[0];
-    const auto mask = static_cast<__mmask16>((1u << done.unit.count[0]) - 1u);
-    const __m512 value = gate<SimdAvx512>(totals[0], totals[1]);
-    if (gated_->bf16_row(row))
-      _mm256_mask_storeu_epi16(gated_->bf16_row(row) + column, mask, (__m256i)_mm512_cvtneps_pbh(value));
-    else
-      _mm512_mask_storeu_ps(gated_->staging(row) + column, mask, value);
+    for (int i = 0; i < kCount; ++i) store_gated(done, r + i, gate<SimdAvx512>(rows[0][i], rows[1][i]));
     return;
   }
-  for (int h = 0; h < 2; ++h)
-    _mm512_mask_storeu_ps(done.sums.half(r, h), static_cast<__mmask16>((1u << done.unit.count[h]) - 1u),
-                          totals[h]);
+  for (int i = 0; i < kCount; ++i)
+    for (int h = 0; h < 2; ++h)
+      _mm512_mask_storeu_ps(done.sums.half(r + i, h), mask_of(done.unit.count[h]), rows[h][i]);
+}
+
+void AmxProduct::Worker::store_gated(const Pending& done, std::int64_t r, __m512 value) const {
+  const std::int64_t row = done.first_row + r, column = done.unit.row[0];
+  const __mmask16 mask = mask_of(done.unit.count[0]);
+  if (bf16* out = gated_->bf16_row(row))
+    _mm256_mask_storeu_epi16(out + column, mask, (__m256i)_mm512_cvtneps_pbh(value));
+  else
+    _mm512_mask_storeu_ps(gated_->staging(row) + column, mask, value);
 }
 
 void AmxProduct::Worker::finish_slice() {
@@ -347,62 +404,106 @@ void AmxProduct::Worker::finish_slice() {
   __m512 rows[2][4];
   for (int h = 0; h < 2; ++h)
     transpose_columns(pending_.products + (2 * h + slice / 4) * 256, slice % 4, rows[h]);
-  for (int i = 0; i < 4 && 4 * slice + i < pending_.rows; ++i)
-    finish_row(pending_, 4 * slice + i, rows[0][i], rows[1][i]);
+  const std::int64_t first = 4 * slice, count = std::min<std::int64_t>(4, pending_.rows - first);
+  if (count == 4) return finish_rows<4>(pending_, first, rows);
+  for (std::int64_t i = 0; i < count; ++i) {
+    __m512 row[2][1] = {{rows[0][i]}, {rows[1][i]}};
+    finish_rows<1>(pending_, first + i, row);
+  }
 }
 
 // One row of input: it is its own packed form, and its products lie in the order of the weight's rows.
-void AmxProduct::Worker::multiply_one(const TileSource& weight, std::int64_t block, Pending& done) {
+template <bool kInteger>
+void AmxProduct::Worker::multiply_one(const Pending& done, std::int64_t block) {
   const std::byte* x = (product_.arranged_ ? in_.packing_space() : in_.row_data(0)) + block * kBlockBytes;
-  const TileSource tokens{{x, x}, 4, kTileRowBytes};
+  const auto nothing = [](std::int64_t) {};
   float* products = scratch_.products.data();
-  const auto run = product_.integer_ ? multiply<true, 1, void (*)(std::int64_t)>
-                                     : multiply<false, 1, void (*)(std::int64_t)>;
-  run(weight, tokens, product_.tiles_of(block), products, 4, [](std::int64_t) {});
-  finish_row(done, 0, _mm512_load_ps(products), _mm512_load_ps(products + 512));
+  TileSource weight;
+  zero_products<1>();
+  if (product_.direct_source(done.unit, block, weight)) {
+    multiply<kInteger, 1>(weight, {{x, x}, 4, kTileRowBytes}, product_.tiles_of(block), nothing);
+  } else {
+    const std::int64_t tiles = product_.tiles_of(block), step = product_.panel_tiles(block, kPanelTiles / 2);
+    for (std::int64_t panel = 0, t = 0; t < tiles; ++panel, t += step, x += step * kTileRowBytes) {
+      // Two panels take turns: loading a tile right after its rows were stored stalls.
+      std::byte* memory = scratch_.panel.data() + panel % 2 * kPanelTiles * kTileBytes;
+      weight = product_.widen(done.unit, product_.columns_of(block, t, step), memory);
+      multiply<kInteger, 1>(weight, {{x, x}, 4, kTileRowBytes}, std::min(step, tiles - t), nothing);
+    }
+  }
+  store_products<1>(products, 4);
+  __m512 row[2][1] = {{_mm512_load_ps(products)}, {_mm512_load_ps(products + 512)}};
+  finish_rows<1>(done, 0, row);
 }
 
-void AmxProduct::Worker::multiply_unit(const Unit& unit, std::int64_t block, std::int64_t first,
-                                       std::int64_t rows, UnitSums sums, const Unit* next,
-                                       std::int64_t next_block) {
-  const TileSource weight = product_.weight_source(unit, block, rows <= kDirectRows, scratch_.panel.data());
-  const std::int64_t tiles = product_.tiles_of(block);
-  Pending done{nullptr, unit, sums, first, rows, block == 0, block + 1 == product_.blocks_};
-  if (in_.rows() == 1) return multiply_one(weight, block, done);
-
-  const int token_tiles = static_cast<int>((rows + kTileRows - 1) / kTileRows);
-  Prefetcher prefetcher;
-  std::int64_t lines_per_step = 0;
-  if (next && rows > kDirectRows) {
-    prefetcher = product_.prefetcher(*next, next_block);
-    const std::int64_t steps = (token_tiles + 1) / 2 * tiles;
-    lines_per_step = (prefetcher.lines() + steps - 1) / steps;
-  }
+// Tiles [t, t + tiles) of the block for all rows of the chunk.
+template <bool kInteger>
+void AmxProduct::Worker::multiply_panel(const Pending& done, std::int64_t block, const TileSource& weight,
+                                        std::int64_t t, std::int64_t tiles, Prefetcher prefetcher) {
+  const bool first = t == 0, last = t + tiles == product_.tiles_of(block);
+  const auto token_tiles = static_cast<int>((done.rows + kTileRows - 1) / kTileRows);
+  const std::int64_t steps = (token_tiles + 1) / 2 * tiles;
+  const std::int64_t lines_per_step = (prefetcher.lines() + steps - 1) / steps;
   const auto beside = [&](std::int64_t step) {
     prefetcher.fetch(lines_per_step);
     if (step % 2 == 1 && pending_.next < pending_.slices) finish_slice();
   };
   for (int tile = 0; tile < token_tiles; tile += 2) {
     const bool pair = tile + 1 < token_tiles;
-    const TileSource tokens{{product_.packed(block, tile), product_.packed(block, tile + (pair ? 1 : 0))},
-                            kTileRowBytes,
-                            kTileBytes};
-    float* products = scratch_.products.data() + buffer_ * kProducts;
-    const auto run =
-        pair
-            ? (product_.integer_ ? multiply<true, 2, decltype(beside)> : multiply<false, 2, decltype(beside)>)
-            : (product_.integer_ ? multiply<true, 1, decltype(beside)>
-                                 : multiply<false, 1, decltype(beside)>);
-    run(weight, tokens, tiles, products, kTileRowBytes, beside);
+    const std::byte* packed = product_.packed(block, tile) + t * kTileBytes;
+    const TileSource tokens{
+        {packed, packed + product_.packed_tiles_ * kTileBytes}, kTileRowBytes, kTileBytes};
+    // Each pair has its own memory; a single pair takes turns with that of the unit before.
+    float* products = scratch_.products.data() + (tile / 2 + (token_tiles <= 2 ? turn_ : 0)) * kProducts;
+    if (pair) {
+      first ? zero_products<2>() : load_products<2>(products);
+      multiply<kInteger, 2>(weight, tokens, tiles, beside);
+      store_products<2>(products, kTileRowBytes);
+    } else {
+      first ? zero_products<1>() : load_products<1>(products);
+      multiply<kInteger, 1>(weight, tokens, tiles, beside);
+      store_products<1>(products, kTileRowBytes);
+    }
+    if (!last) continue;
     finish();
-    buffer_ ^= 1;
     pending_ = done;
     pending_.products = products;
-    pending_.sums.first += tile * kTileRows * sums.stride;
+    pending_.sums.first += tile * kTileRows * done.sums.stride;
     pending_.first_row += tile * kTileRows;
-    pending_.rows = std::min(2 * kTileRows, rows - tile * kTileRows);
+    pending_.rows = std::min(2 * kTileRows, done.rows - tile * kTileRows);
     pending_.slices = static_cast<int>((pending_.rows + 3) / 4);
   }
+}
+
+template <bool kInteger>
+void AmxProduct::Worker::multiply_rows(const Pending& done, std::int64_t block, const Unit* next,
+                                       std::int64_t next_block) {
+  const std::int64_t tiles = product_.tiles_of(block), step = product_.panel_tiles(block, kPanelTiles);
+  turn_ ^= 1;
+  TileSource weight;
+  if (done.rows <= kDirectRows && product_.direct_source(done.unit, block, weight))
+    return multiply_panel<kInteger>(done, block, weight, 0, tiles, {});
+  for (std::int64_t t = 0; t < tiles; t += step) {
+    weight = product_.widen(done.unit, product_.columns_of(block, t, step), scratch_.panel.data());
+    Prefetcher prefetcher;
+    if (t + step < tiles)
+      prefetcher = product_.prefetcher(done.unit, product_.columns_of(block, t + step, step));
+    else if (next)
+      prefetcher = product_.prefetcher(
+          *next, product_.columns_of(next_block, 0, product_.panel_tiles(next_block, kPanelTiles)));
+    multiply_panel<kInteger>(done, block, weight, t, std::min(step, tiles - t), prefetcher);
+  }
+}
+
+void AmxProduct::Worker::multiply_unit(const Unit& unit, std::int64_t block, std::int64_t first,
+                                       std::int64_t rows, UnitSums sums, const Unit* next,
+                                       std::int64_t next_block) {
+  const Pending done{nullptr, unit, sums, first, rows, block == 0, block + 1 == product_.blocks_};
+  if (in_.rows() == 1)
+    product_.integer_ ? multiply_one<true>(done, block) : multiply_one<false>(done, block);
+  else
+    product_.integer_ ? multiply_rows<true>(done, block, next, next_block)
+                      : multiply_rows<false>(done, block, next, next_block);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 
 #include "backend/cpu/gate_kernel.h"
 #include "backend/cpu/linear_scratch.h"
@@ -46,6 +47,16 @@ constexpr std::int64_t kFewRows = 32;
 // AMX: up to this many rows, weights that need no widening go into tiles straight from the file.
 constexpr std::int64_t kDirectRows = 32;
 
+// Rows to multiply together, an even share of `rows`: with `columns` columns they stay in the second-level
+// cache.
+inline std::int64_t chunk_rows(const CpuLinearInput& in, std::int64_t columns) {
+  constexpr std::int64_t kCacheBytes = 5 << 18;
+  const std::int64_t row_bytes = std::min(in.row_bytes(), in.row_bytes() * columns / in.columns() + 64);
+  const std::int64_t most = std::clamp<std::int64_t>(kCacheBytes / row_bytes, 64, CpuLinearInput::kChunkRows);
+  const std::int64_t chunks = std::max<std::int64_t>(1, (in.rows() + most - 1) / most);
+  return std::min(CpuLinearInput::kChunkRows, ((in.rows() + chunks - 1) / chunks + 31) / 32 * 32);
+}
+
 template <class Product>
 void run_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
                 const CpuLinearWeight& weight, CpuMatrix& out) {
@@ -56,12 +67,13 @@ void run_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLine
     return Unit{{row, row + Unit::kHalf},
                 {half_count(columns - row), half_count(columns - row - Unit::kHalf)}};
   };
-  pool.run([&](int thread) {
+  const std::int64_t chunk = chunk_rows(in, product.block_columns());
+  const auto body = [&](int thread) {
     typename Product::Worker worker(product, buffers.threads[static_cast<std::size_t>(thread)], nullptr);
     const UnitRange mine(units, thread, pool.threads());
     const std::int64_t count = mine.end - mine.begin, steps = count * product.blocks();
-    for (std::int64_t first = 0; first < in.rows(); first += CpuLinearInput::kChunkRows) {
-      const std::int64_t rows = std::min(CpuLinearInput::kChunkRows, in.rows() - first);
+    for (std::int64_t first = 0; first < in.rows(); first += chunk) {
+      const std::int64_t rows = std::min(chunk, in.rows() - first);
       if (product.packs()) {
         if (first > 0) buffers.barrier.wait();
         product.pack(first, rows, thread, pool.threads());
@@ -80,7 +92,8 @@ void run_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLine
       }
       worker.finish();
     }
-  });
+  };
+  pool.run(std::ref(body));
 }
 
 template <class Product>
@@ -92,11 +105,8 @@ void run_gated(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinea
     const std::int64_t row = Unit::kHalf * u, count = half_count(columns - row);
     return Unit{{row, columns + row}, {count, count}};
   };
-  // The packed rows of all columns stay in the cache while a thread passes over its units.
-  constexpr std::int64_t kCacheBytes = 1 << 20;
-  const std::int64_t chunk =
-      std::clamp<std::int64_t>(kCacheBytes / in.row_bytes() / 32 * 32, 64, CpuLinearInput::kChunkRows);
-  pool.run([&](int thread) {
+  const std::int64_t chunk = chunk_rows(in, in.columns());
+  const auto body = [&](int thread) {
     auto& scratch = buffers.threads[static_cast<std::size_t>(thread)];
     typename Product::Worker worker(product, scratch, &out);
     const UnitRange mine(units, thread, pool.threads());
@@ -119,7 +129,8 @@ void run_gated(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinea
       for (std::int64_t r = encode.begin; r < encode.end; ++r) out.end_row(first + r);
       if (first + chunk < in.rows()) buffers.barrier.wait();
     }
-  });
+  };
+  pool.run(std::ref(body));  // by reference: a std::function of all that is captured would allocate
 }
 
 }  // namespace

@@ -156,7 +156,7 @@ CpuLinearInput::CpuLinearInput(std::int64_t max_rows, std::int64_t columns, Isa 
       codes_(round_up(max_rows, kRowsOfTile) * row_bytes_),
       scales_(max_rows),
       code_sums_(max_rows),
-      packing_space_(allocate_aligned(static_cast<std::size_t>(packed_rows_ * round_up(columns, 1024) * 4))),
+      packing_space_(allocate_aligned(static_cast<std::size_t>(packed_rows_ * round_up(columns, 2048) * 4))),
       staging_(std::min(max_rows, kChunkRows) * columns) {}
 
 void CpuLinearInput::begin(std::int64_t rows, InputEncoding encoding) {

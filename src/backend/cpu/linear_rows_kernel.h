@@ -71,6 +71,7 @@ class RowProduct {
         blocks_(integer_ ? 1 : (in.columns() + kBlockColumns - 1) / kBlockColumns) {}
 
   std::int64_t blocks() const { return blocks_; }
+  std::int64_t block_columns() const { return integer_ ? in_.columns() : kBlockColumns; }
   // int8 codes that meet weights with group scales become floats first.
   bool packs() const { return in_.is_int8() && !integer_; }
   void pack(std::int64_t first, std::int64_t rows, int thread, int threads) {

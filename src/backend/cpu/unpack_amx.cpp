@@ -37,7 +37,8 @@ const E4M3Table& e4m3_table() {
   return table;
 }
 
-constexpr int kMaxGroups = 40;  // of a block: 1024 columns in groups of 32, filled up to 128 columns
+constexpr int kMaxGroups =
+    kPanelTiles + 5;  // groups have at least the 32 columns of a tile; filled up to 128
 
 // Groups that the `columns` from `first` touch, with their scales and zero points.
 struct BlockGroups {
@@ -95,7 +96,7 @@ void unpack_f16(const std::byte* in, std::int64_t columns, std::byte* out, std::
 // Any scheme, through the definition.
 void unpack_any(const LinearPart& part, std::int64_t row, std::int64_t first, std::int64_t columns,
                 std::byte* out, std::int64_t tile_step) {
-  alignas(64) float values[kBlockBytes / 2 + 32] = {};
+  alignas(64) float values[kPanelTiles * 32] = {};
   part.dequantize(row, first, columns, values);
   unpack_f32(reinterpret_cast<const std::byte*>(values), columns, out, tile_step);
 }

@@ -13,11 +13,13 @@ namespace bise {
 
 constexpr std::int64_t kTileRowBytes = 64;
 
-// Columns are multiplied in blocks of this many tiles: 32 rows of weights then fit the first-level cache.
-constexpr std::int64_t kBlockTiles = 24;
+// Columns whose products are summed in a tile before they are added in float32.
+constexpr std::int64_t kBlockTiles = 64;
 constexpr std::int64_t kBlockBytes = kBlockTiles * kTileRowBytes;
+// Columns that are widened at a time: 32 rows of them leave room in a first-level cache of 48 KiB.
+constexpr std::int64_t kPanelTiles = 20;
 
-// Columns [first, first + columns) of row `row` of `part`, at most a block, as 64-byte tile rows: tile t at
+// Columns [first, first + columns) of row `row` of `part`, at most a panel, as 64-byte tile rows: tile t at
 // out + t * tile_step. The last tile (with `nibbles`: the last four) is filled up with values whose columns
 // are zero in the input. `integer`: int8 codes; else bf16, rounded to nearest even after group scales.
 void unpack_row(const LinearPart& part, bool integer, bool nibbles, std::int64_t row, std::int64_t first,
