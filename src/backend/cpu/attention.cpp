@@ -15,6 +15,8 @@ namespace {
 constexpr std::int64_t kTilesPerThread = 4;
 // Merging fewer parts than this is not worth waking threads.
 constexpr std::size_t kSerialParts = 48;
+// Nor is visiting fewer keys, summed over the tiles.
+constexpr std::int64_t kSerialKeys = 256;
 
 }  // namespace
 
@@ -132,14 +134,18 @@ void Attention::run(const AttentionShape& shape, std::int64_t layer, std::int64_
   const float scale = std::numbers::log2e_v<float> / std::sqrt(static_cast<float>(shape.head_dim));
   list_tiles(shape, layer, sliding_window, qkv, out);
   const auto tiles = static_cast<std::int64_t>(tiles_.size());
+  std::int64_t keys = 0;
+  for (const Item& item : tiles_) keys += item.tile.end_key() - item.tile.first_key();
   const bool several_chunks = std::any_of(
       tiles_.begin(), tiles_.end(), [](const Item& item) { return item.end_chunk - item.first_chunk > 1; });
   if (several_chunks && tiles < kTilesPerThread * pool_.threads()) return run_split(scale);
   // A prompt's last tiles see the most keys: they go first, so that the threads end together.
-  pool_.parallel_for(tiles, 1, [&](auto begin, auto end, int thread) {
+  const auto body = [&](std::int64_t begin, std::int64_t end, int thread) {
     for (auto i = begin; i < end; ++i)
       run_item(tiles_[static_cast<std::size_t>(tiles - 1 - i)], scale, thread);
-  });
+  };
+  if (keys <= kSerialKeys) return body(0, tiles, 0);
+  pool_.parallel_for(tiles, 1, body);
 }
 
 }  // namespace bise

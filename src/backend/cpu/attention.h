@@ -87,7 +87,8 @@ bool has_tile_attention(Isa isa, const KvCacheShape& cache);
 // The kernels for a cache of `layout` and `dtype`.
 std::unique_ptr<AttentionKernel> make_attention_kernel(Isa isa, KvLayout layout, DType dtype);
 
-// Runs a kernel over a batch. Scratch grows in begin_step only.
+// Runs a kernel over a batch. Scratch grows in begin_step, the lists of tiles in the first layer of a step
+// larger than any before.
 class Attention {
  public:
   Attention(ThreadPool& pool, Isa isa) : pool_(pool), isa_(isa) {}

@@ -12,6 +12,7 @@ template <class Simd, class Element>
 class VectorAttention final : public AttentionKernel {
   using Vec = typename Simd::Vec;
   static constexpr std::int64_t kColumns = 16;
+  static constexpr int kRows = Simd::kTileRows;  // columns that share a load of keys or values
   static constexpr float kNoMaximum = -1e30f, kHidden = -__builtin_inff();
 
   // state: maximum [kColumns], sum [kColumns], values [kColumns][head_dim]
@@ -51,13 +52,14 @@ class VectorAttention final : public AttentionKernel {
       const std::int64_t base = block * keys.block_size;
       const std::int64_t first = begin > base ? begin - base : 0;  // the slots in use
       const std::int64_t last = end - base < keys.block_size ? end - base : keys.block_size;
-      for (std::int64_t c = 0; c < tile.columns; c += 4) {
-        const std::int64_t rows = tile.columns - c < 4 ? tile.columns - c : 4;
+      for (std::int64_t c = 0; c < tile.columns;) {
+        const std::int64_t left = tile.columns - c;
         const Step step{tile, keys, block, c, first, last, scratch, scores, state};
-        if (rows == 4) attend_rows<4>(step);
-        if (rows == 3) attend_rows<3>(step);
-        if (rows == 2) attend_rows<2>(step);
-        if (rows == 1) attend_rows<1>(step);
+        c += left >= kRows ? attend_rows<kRows>(step)
+             : left >= 4   ? attend_rows<4>(step)
+             : left == 3   ? attend_rows<3>(step)
+             : left == 2   ? attend_rows<2>(step)
+                           : attend_rows<1>(step);
       }
     }
   }
@@ -98,12 +100,14 @@ class VectorAttention final : public AttentionKernel {
 
   static float power(float x) { return Simd::max_lane(Simd::exp2(Simd::set(x))); }
 
+  // Returns R.
   template <int R>
-  static void attend_rows(const Step& step) {
+  static int attend_rows(const Step& step) {
     score<R>(step);
     float kept[R];
     for (int r = 0; r < R; ++r) kept[r] = soften(step, step.column + r);
     add_values<R>(step, kept);
+    return R;
   }
 
   template <int R>
