@@ -16,17 +16,17 @@ struct SamplingParams {
   double min_p = 0;               // [0, 1]
   double repetition_penalty = 1;  // > 0
   double presence_penalty = 0, frequency_penalty = 0;
-  std::optional<std::uint64_t> seed;  // absent: a random one
+  std::optional<std::uint64_t> seed = {};  // absent: a random one
   std::int64_t max_tokens = 16;
-  std::int64_t min_tokens = 0;               // stop tokens are not drawn before
-  std::vector<std::int32_t> stop_token_ids;  // the model's end-of-sequence ids included
+  std::int64_t min_tokens = 0;                    // stop tokens are not drawn before
+  std::vector<std::int32_t> stop_token_ids = {};  // the model's end-of-sequence ids included
 
   bool greedy() const { return temperature < 1e-5; }
 };
 
 struct GenerationRequest {
-  std::vector<std::int32_t> prompt;
-  SamplingParams sampling;
+  std::vector<std::int32_t> prompt = {};
+  SamplingParams sampling = {};
 };
 
 // Whether a request can run at all.

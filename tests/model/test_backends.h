@@ -9,9 +9,16 @@
 
 namespace bise {
 
-inline std::vector<std::unique_ptr<Backend>> test_backends(ThreadPool&) {
+// The CPU backend with each instruction set, plain to wide.
+inline std::vector<std::unique_ptr<Backend>> cpu_backends(ThreadPool& pool) {
   std::vector<std::unique_ptr<Backend>> backends;
-  backends.push_back(make_reference_backend());
+  for (const Isa isa : available_isas()) backends.push_back(make_cpu_backend(pool, isa));
+  return backends;
+}
+
+inline std::vector<std::unique_ptr<Backend>> test_backends(ThreadPool& pool) {
+  std::vector<std::unique_ptr<Backend>> backends = cpu_backends(pool);
+  backends.insert(backends.begin(), make_reference_backend());
   return backends;
 }
 
