@@ -94,10 +94,11 @@ void ThreadPool::parallel_for(std::int64_t count, std::int64_t grain,
   const std::int64_t chunk = std::max<std::int64_t>({grain, 1, count / (4 * threads())});
   if (threads() == 1 || count <= chunk) return body(0, count, 0);
   std::atomic<std::int64_t> next{0};
-  run([&](int thread) {
+  const auto take_chunks = [&](int thread) {
     for (std::int64_t begin = next.fetch_add(chunk); begin < count; begin = next.fetch_add(chunk))
       body(begin, std::min(begin + chunk, count), thread);
-  });
+  };
+  run(std::ref(take_chunks));  // by reference: nothing is allocated inside a step
 }
 
 }  // namespace bise
