@@ -37,22 +37,8 @@ const E4M3Table& e4m3_table() {
   return table;
 }
 
-constexpr int kMaxGroups =
-    kPanelTiles + 5;  // groups have at least the 32 columns of a tile; filled up to 128
-
-// Groups that the `columns` from `first` touch, with their scales and zero points.
-struct BlockGroups {
-  BlockGroups(const LinearPart& part, std::int64_t row, std::int64_t first, std::int64_t columns)
-      : size(part.group_size ? part.group_size : part.stored.columns + 128),
-        first_group(part.group_size ? first / size : 0) {
-    const std::int64_t last = part.group_size ? (first + columns + 127) / size : 0;
-    part.load_groups(row, first_group, last - first_group + 1, scales, zero_points);
-  }
-  std::int64_t of(std::int64_t column) const { return column / size - first_group; }
-
-  std::int64_t size, first_group;
-  float scales[kMaxGroups], zero_points[kMaxGroups];
-};
+// Groups have at least the 32 columns of a tile; panels are filled up to 128 columns.
+constexpr std::int64_t kMaxGroups = kPanelTiles + 12;
 
 __m512i mask_load(const std::byte* in, std::int64_t bytes) {
   if (bytes >= 64) return _mm512_loadu_si512(in);
@@ -101,122 +87,220 @@ void unpack_any(const LinearPart& part, std::int64_t row, std::int64_t first, st
   unpack_f32(reinterpret_cast<const std::byte*>(values), columns, out, tile_step);
 }
 
+// Scales and zero points of the groups of one row that a panel touches, and a walk over its columns.
+class PanelGroups {
+ public:
+  PanelGroups(const LinearPart& part, std::int64_t first, std::int64_t columns)
+      : part_(part), whole_row_(part.group_size == 0) {
+    if (whole_row_) return;
+    first_group_ = first / part.group_size;
+    offset_ = first % part.group_size;
+    count_ = (offset_ + columns + part.group_size - 1) / part.group_size;
+  }
+
+  void load(std::int64_t row) {
+    index_ = 0;
+    column_ = offset_;
+    if (whole_row_) {
+      if (!loaded_ || !part_.stored.zero_point.empty()) part_.load_groups(row, 0, 1, scales, zero_points);
+    } else if (!load_bf16(row)) {
+      part_.load_groups(row, first_group_, count_, scales, zero_points);
+    }
+    loaded_ = true;
+  }
+  // The group of the column that the walk has reached.
+  std::int64_t index() const { return index_; }
+  void advance(std::int64_t columns) {
+    if (whole_row_ || (column_ += columns) < part_.group_size) return;
+    index_ += column_ / part_.group_size;
+    column_ %= part_.group_size;
+  }
+
+  alignas(64) float scales[kMaxGroups] = {}, zero_points[kMaxGroups] = {};
+
+ private:
+  // The usual case, vectorized: symmetric, bf16 scales (or NF4's float32), a row of scales per row.
+  bool load_bf16(std::int64_t row) {
+    const StoredLinear& stored = part_.stored;
+    if (!stored.zero_point.empty() || stored.scheme.strategy == Strategy::kBlock) return false;
+    const std::int64_t groups = (stored.columns + part_.group_size - 1) / part_.group_size;
+    const std::int64_t begin = row * groups + first_group_;
+    const bool nf4 = part_.format == RowFormat::kNf4;
+    if (!nf4 && stored.scale.dtype() != DType::kBF16) return false;
+    for (std::int64_t g = 0; g < count_; g += 16) {
+      const auto mask = static_cast<__mmask16>((1u << std::min<std::int64_t>(16, count_ - g)) - 1u);
+      const __m512 values =
+          nf4 ? _mm512_maskz_loadu_ps(mask, stored.absmax.data<float>() + begin + g)
+              : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(
+                                                          mask, stored.scale.data<bf16>() + begin + g)),
+                                                      16));
+      _mm512_mask_storeu_ps(scales + g, mask, values);
+    }
+    return true;
+  }
+
+  const LinearPart& part_;
+  const bool whole_row_;
+  bool loaded_ = false;
+  std::int64_t first_group_ = 0, offset_ = 0, count_ = 1, index_ = 0, column_ = 0;
+};
+
+void prefetch(const std::byte* in) {
+  _mm_prefetch(reinterpret_cast<const char*>(in), _MM_HINT_T0);
+}
+
 // Bytes, signed or (packed) offset by 128.
 template <bool kOffset>
-void unpack_int8(const LinearPart& part, std::int64_t row, std::int64_t first, std::int64_t columns,
-                 std::byte* out, std::int64_t tile_step) {
-  const BlockGroups groups(part, row, first, columns);
-  const std::byte* in = part.row(row) + first;
-  for (std::int64_t k = 0; k < columns; k += 32, in += 32, out += tile_step) {
-    const std::int64_t group = groups.of(first + k);
-    const __m512 scale = _mm512_set1_ps(groups.scales[group]);
-    const __m512 zero = _mm512_set1_ps(groups.zero_points[group] + (kOffset ? 128.0f : 0.0f));
-    const __m256i codes = _mm512_castsi512_si256(mask_load(in, std::min<std::int64_t>(columns - k, 32)));
-    const __m128i low = _mm256_castsi256_si128(codes), high = _mm256_extracti128_si256(codes, 1);
-    const __m512i low_wide = kOffset ? _mm512_cvtepu8_epi32(low) : _mm512_cvtepi8_epi32(low);
-    const __m512i high_wide = kOffset ? _mm512_cvtepu8_epi32(high) : _mm512_cvtepi8_epi32(high);
-    const __m512 low_value = _mm512_mul_ps(_mm512_sub_ps(_mm512_cvtepi32_ps(low_wide), zero), scale);
-    const __m512 high_value = _mm512_mul_ps(_mm512_sub_ps(_mm512_cvtepi32_ps(high_wide), zero), scale);
-    _mm512_store_si512(out, to_bf16(low_value, high_value));
+void unpack_int8(const LinearPart& part, const PanelRows& rows, std::byte* out, std::int64_t tile_step) {
+  PanelGroups groups(part, rows.first_column, rows.columns);
+  for (std::int64_t r = 0; r < rows.count; ++r) {
+    groups.load(rows.row + r);
+    const std::byte* in = part.row(rows.row + r) + rows.first_column;
+    std::byte* tile = out + r * kTileRowBytes;
+    for (std::int64_t k = 0; k < rows.columns; k += 32, in += 32, tile += tile_step) {
+      prefetch(in + rows.prefetch_bytes);
+      const __m512 scale = _mm512_set1_ps(groups.scales[groups.index()]);
+      const __m512 zero = _mm512_set1_ps(groups.zero_points[groups.index()] + (kOffset ? 128.0f : 0.0f));
+      const __m256i codes =
+          _mm512_castsi512_si256(mask_load(in, std::min<std::int64_t>(rows.columns - k, 32)));
+      const __m128i low = _mm256_castsi256_si128(codes), high = _mm256_extracti128_si256(codes, 1);
+      const __m512i low_wide = kOffset ? _mm512_cvtepu8_epi32(low) : _mm512_cvtepi8_epi32(low);
+      const __m512i high_wide = kOffset ? _mm512_cvtepu8_epi32(high) : _mm512_cvtepi8_epi32(high);
+      const __m512 low_value = _mm512_mul_ps(_mm512_sub_ps(_mm512_cvtepi32_ps(low_wide), zero), scale);
+      const __m512 high_value = _mm512_mul_ps(_mm512_sub_ps(_mm512_cvtepi32_ps(high_wide), zero), scale);
+      _mm512_store_si512(tile, to_bf16(low_value, high_value));
+      groups.advance(32);
+    }
   }
 }
 
-void unpack_e4m3(const LinearPart& part, std::int64_t row, std::int64_t first, std::int64_t columns,
-                 std::byte* out, std::int64_t tile_step) {
+__m512i scaled(__m512i bf16_values, float scale) {
+  const __m512 factor = _mm512_set1_ps(scale);
+  return to_bf16(_mm512_mul_ps(low_to_float(bf16_values), factor),
+                 _mm512_mul_ps(high_to_float(bf16_values), factor));
+}
+
+void unpack_e4m3(const LinearPart& part, const PanelRows& rows, std::byte* out, std::int64_t tile_step) {
   const E4M3Table& table = e4m3_table();
   const __m512i low0 = _mm512_load_si512(&table.low[0]), low1 = _mm512_load_si512(&table.low[64]);
   const __m512i high0 = _mm512_load_si512(&table.high[0]), high1 = _mm512_load_si512(&table.high[64]);
   // Quarter-lanes in an order that the interleaving below turns back.
   const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
   const __m512i sign = _mm512_set1_epi8(static_cast<char>(0x80));
-  const BlockGroups groups(part, row, first, columns);
-  const std::byte* in = part.row(row) + first;
-  const auto store = [&](__m512i values, std::int64_t k) {
-    if (k >= columns) return;
-    if (part.group_size) {
-      const __m512 scale = _mm512_set1_ps(groups.scales[groups.of(first + k)]);
-      values =
-          to_bf16(_mm512_mul_ps(low_to_float(values), scale), _mm512_mul_ps(high_to_float(values), scale));
+  PanelGroups groups(part, rows.first_column, rows.columns);
+  for (std::int64_t r = 0; r < rows.count; ++r) {
+    groups.load(rows.row + r);
+    const std::byte* in = part.row(rows.row + r) + rows.first_column;
+    std::byte* tile = out + r * kTileRowBytes;
+    for (std::int64_t k = 0; k < rows.columns; k += 64, in += 64, tile += 2 * tile_step) {
+      prefetch(in + rows.prefetch_bytes);
+      const __m512i codes = _mm512_permutexvar_epi64(order, mask_load(in, rows.columns - k));
+      const __m512i low = _mm512_permutex2var_epi8(low0, codes, low1);
+      const __m512i magnitude = _mm512_permutex2var_epi8(high0, codes, high1);
+      const __m512i high =
+          _mm512_ternarylogic_epi32(magnitude, codes, sign, 0xf8);  // magnitude | codes & sign
+      __m512i first = _mm512_unpacklo_epi8(low, high), second = _mm512_unpackhi_epi8(low, high);
+      if (part.group_size) {
+        first = scaled(first, groups.scales[groups.index()]);
+        groups.advance(32);
+        second = scaled(second, groups.scales[groups.index()]);
+        groups.advance(32);
+      }
+      _mm512_store_si512(tile, first);
+      if (k + 32 < rows.columns) _mm512_store_si512(tile + tile_step, second);
     }
-    _mm512_store_si512(out + k / 32 * tile_step, values);
-  };
-  for (std::int64_t k = 0; k < columns; k += 64) {
-    const __m512i codes = _mm512_permutexvar_epi64(order, mask_load(in + k, columns - k));
-    const __m512i low = _mm512_permutex2var_epi8(low0, codes, low1);
-    const __m512i magnitude = _mm512_permutex2var_epi8(high0, codes, high1);
-    const __m512i high = _mm512_ternarylogic_epi32(magnitude, codes, sign, 0xf8);  // magnitude | codes & sign
-    store(_mm512_unpacklo_epi8(low, high), k);
-    store(_mm512_unpackhi_epi8(low, high), k + 32);
   }
 }
+
+// The group of each of 32 words of four codes, above the code in a table's index.
+template <int kGroups>
+struct GroupIndex {
+  alignas(64) static constexpr auto kBits = [] {
+    std::array<std::uint16_t, 32> bits{};
+    for (std::size_t word = 0; word < 32; ++word)
+      bits[word] = static_cast<std::uint16_t>(word * kGroups / 32 << 4);
+    return bits;
+  }();
+};
 
 // kGroups: groups in 128 columns (1 also for larger ones). kHighFirst: the even column is the high nibble.
-template <int kGroups, bool kHighFirst>
-void unpack_nibbles(const LinearPart& part, std::int64_t row, std::int64_t first, std::int64_t columns,
-                    std::byte* out, std::int64_t tile_step) {
-  const BlockGroups groups(part, row, first, columns);
+template <int kGroups, bool kHighFirst, bool kZeroPoints>
+void unpack_nibbles(const LinearPart& part, const PanelRows& rows, std::byte* out, std::int64_t tile_step) {
   const __m512 levels = _mm512_load_ps(part.levels.data());
   const __m512i nibble = _mm512_set1_epi16(15);
-  // The group of each word's four codes, above the code in the table's index.
-  alignas(64) std::uint16_t group_bits[32];
-  for (int word = 0; word < 32; ++word)
-    group_bits[word] = static_cast<std::uint16_t>(word * kGroups / 32 << 4);
-  const __m512i group_index = _mm512_load_si512(group_bits);
-  const std::byte* in = part.row(row) + first / 2;
-  for (std::int64_t k = 0; k < columns; k += 128, in += 64, out += 4 * tile_step) {
-    const std::int64_t group = groups.of(first + k);
-    const auto values_of = [&](std::int64_t g) {
-      return _mm512_mul_ps(_mm512_sub_ps(levels, _mm512_set1_ps(groups.zero_points[g])),
-                           _mm512_set1_ps(groups.scales[g]));
-    };
-    const __m512i words = mask_load(in, (columns - k + 1) / 2);
-    const __m512 first_values = values_of(group);
-    const __m512i table = to_bf16(first_values, kGroups == 1 ? first_values : values_of(group + 1));
-    __m512i second_table = table;
-    if constexpr (kGroups == 4) second_table = to_bf16(values_of(group + 2), values_of(group + 3));
-    const auto store = [&](int tile, __m512i codes) {
-      __m512i values;
-      if constexpr (kGroups == 1) {
-        values = _mm512_permutexvar_epi16(codes, table);  // both halves of the table are equal
-      } else {
+  const __m512i group_index = _mm512_load_si512(GroupIndex<kGroups>::kBits.data());
+  PanelGroups groups(part, rows.first_column, rows.columns);
+  for (std::int64_t r = 0; r < rows.count; ++r) {
+    groups.load(rows.row + r);
+    const std::byte* in = part.row(rows.row + r) + rows.first_column / 2;
+    std::byte* tile = out + r * kTileRowBytes;
+    for (std::int64_t k = 0; k < rows.columns; k += 128, in += 64, tile += 4 * tile_step) {
+      prefetch(in + rows.prefetch_bytes);
+      const auto values_of = [&](std::int64_t g) {
+        const __m512 shifted =
+            kZeroPoints ? _mm512_sub_ps(levels, _mm512_set1_ps(groups.zero_points[g])) : levels;
+        return _mm512_mul_ps(shifted, _mm512_set1_ps(groups.scales[g]));
+      };
+      const std::int64_t group = groups.index();
+      const __m512i words = mask_load(in, (rows.columns - k + 1) / 2);
+      const __m512 first_values = values_of(group);
+      const __m512i table = to_bf16(first_values, kGroups == 1 ? first_values : values_of(group + 1));
+      __m512i second_table = table;
+      if constexpr (kGroups == 4) second_table = to_bf16(values_of(group + 2), values_of(group + 3));
+      const auto lookup = [&](__m512i codes) {
+        if constexpr (kGroups == 1) return _mm512_permutexvar_epi16(codes, table);  // both halves are equal
         const __m512i index =
             _mm512_ternarylogic_epi32(codes, nibble, group_index, 0xea);  // codes & nibble | group
-        values = kGroups == 2 ? _mm512_permutexvar_epi16(index, table)
-                              : _mm512_permutex2var_epi16(table, index, second_table);
-      }
-      _mm512_store_si512(out + tile * tile_step, values);
-    };
-    store(kHighFirst ? 1 : 0, words);
-    store(kHighFirst ? 0 : 1, _mm512_srli_epi16(words, 4));
-    store(kHighFirst ? 3 : 2, _mm512_srli_epi16(words, 8));
-    store(kHighFirst ? 2 : 3, _mm512_srli_epi16(words, 12));
+        return kGroups == 2 ? _mm512_permutexvar_epi16(index, table)
+                            : _mm512_permutex2var_epi16(table, index, second_table);
+      };
+      _mm512_store_si512(tile + (kHighFirst ? 1 : 0) * tile_step, lookup(words));
+      _mm512_store_si512(tile + (kHighFirst ? 0 : 1) * tile_step, lookup(_mm512_srli_epi16(words, 4)));
+      _mm512_store_si512(tile + (kHighFirst ? 3 : 2) * tile_step, lookup(_mm512_srli_epi16(words, 8)));
+      _mm512_store_si512(tile + (kHighFirst ? 2 : 3) * tile_step, lookup(_mm512_srli_epi16(words, 12)));
+      groups.advance(128);
+    }
   }
 }
 
-}  // namespace
+template <int kGroups>
+void unpack_int4(const LinearPart& part, const PanelRows& rows, std::byte* out, std::int64_t tile_step) {
+  if (part.stored.zero_point.empty())
+    unpack_nibbles<kGroups, false, false>(part, rows, out, tile_step);
+  else
+    unpack_nibbles<kGroups, false, true>(part, rows, out, tile_step);
+}
 
-void unpack_row(const LinearPart& part, bool integer, bool nibbles, std::int64_t row, std::int64_t first,
-                std::int64_t columns, std::byte* out, std::int64_t tile_step) {
+// Formats without scales, and any other, one row at a time.
+void unpack_plain(const LinearPart& part, bool integer, std::int64_t row, std::int64_t first,
+                  std::int64_t columns, std::byte* out, std::int64_t tile_step) {
   const std::byte* in = part.row(row);
   if (integer) return copy_bytes(in + first, columns, out, tile_step);
   switch (part.format) {
     case RowFormat::kBF16: return copy_bytes(in + first * 2, columns * 2, out, tile_step);
     case RowFormat::kF16: return unpack_f16(in + first * 2, columns, out, tile_step);
     case RowFormat::kF32: return unpack_f32(in + first * 4, columns, out, tile_step);
-    case RowFormat::kInt8: return unpack_int8<false>(part, row, first, columns, out, tile_step);
-    case RowFormat::kInt8Packed: return unpack_int8<true>(part, row, first, columns, out, tile_step);
-    case RowFormat::kE4M3: return unpack_e4m3(part, row, first, columns, out, tile_step);
-    case RowFormat::kNf4:
-      if (nibbles) return unpack_nibbles<2, true>(part, row, first, columns, out, tile_step);
-      break;
-    case RowFormat::kInt4Packed:
-      if (!nibbles) break;
-      if (part.group_size == 32) return unpack_nibbles<4, false>(part, row, first, columns, out, tile_step);
-      if (part.group_size == 64) return unpack_nibbles<2, false>(part, row, first, columns, out, tile_step);
-      return unpack_nibbles<1, false>(part, row, first, columns, out, tile_step);
-    case RowFormat::kOther: break;
+    default: return unpack_any(part, row, first, columns, out, tile_step);
   }
-  unpack_any(part, row, first, columns, out, tile_step);
+}
+
+}  // namespace
+
+void unpack_rows(const LinearPart& part, bool integer, bool nibbles, const PanelRows& rows, std::byte* out,
+                 std::int64_t tile_step) {
+  if (!integer && part.format == RowFormat::kInt8) return unpack_int8<false>(part, rows, out, tile_step);
+  if (part.format == RowFormat::kInt8Packed) return unpack_int8<true>(part, rows, out, tile_step);
+  if (part.format == RowFormat::kE4M3) return unpack_e4m3(part, rows, out, tile_step);
+  if (nibbles && part.format == RowFormat::kNf4)
+    return unpack_nibbles<2, true, false>(part, rows, out, tile_step);
+  if (nibbles && part.format == RowFormat::kInt4Packed) {
+    if (part.group_size == 32) return unpack_int4<4>(part, rows, out, tile_step);
+    if (part.group_size == 64) return unpack_int4<2>(part, rows, out, tile_step);
+    return unpack_int4<1>(part, rows, out, tile_step);
+  }
+  for (std::int64_t r = 0; r < rows.count; ++r)
+    unpack_plain(part, integer, rows.row + r, rows.first_column, rows.columns, out + r * kTileRowBytes,
+                 tile_step);
 }
 
 void arrange_nibbles(const std::byte* in, std::byte* out, std::int64_t tile_step) {

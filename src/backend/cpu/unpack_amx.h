@@ -19,11 +19,18 @@ constexpr std::int64_t kBlockBytes = kBlockTiles * kTileRowBytes;
 // Columns that are widened at a time: 32 rows of them leave room in a first-level cache of 48 KiB.
 constexpr std::int64_t kPanelTiles = 20;
 
-// Columns [first, first + columns) of row `row` of `part`, at most a panel, as 64-byte tile rows: tile t at
-// out + t * tile_step. The last tile (with `nibbles`: the last four) is filled up with values whose columns
-// are zero in the input. `integer`: int8 codes; else bf16, rounded to nearest even after group scales.
-void unpack_row(const LinearPart& part, bool integer, bool nibbles, std::int64_t row, std::int64_t first,
-                std::int64_t columns, std::byte* out, std::int64_t tile_step);
+// Rows [row, row + count) of a part, at most a panel of their columns.
+struct PanelRows {
+  std::int64_t row, count;
+  std::int64_t first_column, columns;
+  std::int64_t prefetch_bytes;  // how far ahead codes are fetched into the cache; 0: not at all
+};
+
+// The rows as rows of tiles: row r of tile t at out + t * tile_step + r * kTileRowBytes. The last tile (with
+// `nibbles`: the last four) is filled up with values whose columns are zero in the input. `integer`: int8
+// codes; else bf16, rounded to nearest even after group scales.
+void unpack_rows(const LinearPart& part, bool integer, bool nibbles, const PanelRows& rows, std::byte* out,
+                 std::int64_t tile_step);
 
 // 128 bf16 values into nibble order; out tile t at out + t * tile_step.
 void arrange_nibbles(const std::byte* in, std::byte* out, std::int64_t tile_step);
