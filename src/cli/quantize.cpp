@@ -106,6 +106,7 @@ Recipe make_recipe(const Options& options, const ModelConfig& config) {
     throw Error("--block-size is out of range").expected("1 to 4096").got(std::to_string(options.block_size));
   recipe.gptq.dampening_frac = options.dampening_frac;
   recipe.gptq.block_size = options.block_size;
+  recipe.gptq.derive_codes_again = recipe.rounding == Rounding::kReference;
   recipe.ignore = options.ignore;
   return recipe;
 }

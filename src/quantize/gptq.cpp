@@ -100,8 +100,6 @@ class Slice {
   std::vector<float> weight_;  // [rows, columns] in the order of quantization
 };
 
-// The reference saves the dequantized weight in the model's type and derives the codes from it again, which
-// moves 0.4 % of 8-bit codes by one (spec/quantization.md section 3.1).
 void derive_codes_again(std::span<std::uint8_t> codes, std::int64_t columns,
                         const QuantParameters& parameters, const Coder& coder) {
   const std::int64_t width = columns / parameters.groups;
@@ -167,7 +165,7 @@ GptqResult quantize_gptq(std::span<const float> weight, std::int64_t rows, const
           Slice(weight, rows, slice * kSliceRows, factor, parameters, coder, codes)
               .quantize(options.block_size);
   });
-  if (arithmetic.rounding() == Rounding::kReference) derive_codes_again(codes, columns, parameters, coder);
+  if (options.derive_codes_again) derive_codes_again(codes, columns, parameters, coder);
   GptqResult result;
   result.stored = store_codes(codes, rows, columns, scheme, parameters, arithmetic.dtype());
   result.loss = std::accumulate(losses.begin(), losses.end(), 0.0);

@@ -61,6 +61,9 @@ LayerHessians observe_hessians(const LayerWeights& weights, std::int64_t index, 
     hessian.values.resize(static_cast<std::size_t>(input.columns() * input.columns()));
     backend.accumulate_hessian(input, hessian.values);
   });
+  // The mean over the sequences: the codes do not change, and the loss compares with the reference's.
+  for (auto& [key, hessian] : hessians)
+    for (float& value : hessian.values) value /= static_cast<float>(run.sequences());
   return hessians;
 }
 
