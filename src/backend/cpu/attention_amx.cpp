@@ -172,8 +172,11 @@ struct Visibility {
   Visibility(const QueryTile& tile, std::int64_t first_column) {
     alignas(64) std::int32_t position[kLanes];
     const std::int64_t columns = std::min(kLanes, tile.columns - first_column);
-    for (std::int64_t c = 0; c < kLanes; ++c)
-      position[c] = c < columns ? static_cast<std::int32_t>(tile.position(first_column + c)) : -1;
+    std::int64_t at = tile.position(first_column), head = (tile.first_column + first_column) % tile.group;
+    for (std::int64_t c = 0; c < kLanes; ++c) {
+      position[c] = c < columns ? static_cast<std::int32_t>(at) : -1;
+      if (++head == tile.group) head = 0, ++at;
+    }
     const auto window = static_cast<std::int32_t>(std::min<std::int64_t>(tile.window, INT32_MAX / 2));
     last = _mm512_load_si512(position);
     hidden = _mm512_sub_epi32(last, _mm512_set1_epi32(window));
