@@ -342,7 +342,8 @@ TEST(ChatTemplate, GivesTheIdsOfTransformersForSmolLM2) {
   const auto tokenizer = Tokenizer::load(model);
   const ChatTemplate chat = ChatTemplate::load(model);
   std::size_t checked = 0;
-  for (const Json& prompt : read_json_file(golden_path)["prompts"]) {
+  const Json golden = read_json_file(golden_path);
+  for (const Json& prompt : golden["prompts"]) {
     if (!prompt.contains("messages")) continue;
     const auto segments = chat.render(prompt["messages"], nullptr);
     EXPECT_EQ(joined(segments), prompt["text"].get<std::string>());

@@ -73,6 +73,7 @@ Value repeated(Runtime& runtime, const Value& sequence, std::int64_t times) {
     const Text& text = sequence.as_text();
     if (text.empty()) return sequence;
     runtime.spend_text(text.size() * std::min(count, Runtime::kMaxOutput + 1));
+    runtime.spend(8 * count);
     Text result;
     for (std::size_t i = 0; i < count; ++i) result.append(text);
     return sequence.is_markup() ? Value::markup(std::move(result)) : Value::text(std::move(result));

@@ -64,7 +64,7 @@ std::vector<Value> rsplit_by_spaces(Runtime& runtime, const Text& text, std::int
 // Applies `change` to each character; `position` counts them from 0.
 template <class Change>
 Text mapped(Runtime& runtime, const Text& text, Change change) {
-  runtime.spend_text(text.size());
+  runtime.spend(8 * text.size());
   Text result;
   std::string changed;
   for (std::size_t i = 0; i < text.size();) {
@@ -195,6 +195,7 @@ Text swapped_case(Runtime& runtime, const Text& text) {
 }
 
 Text escaped(Runtime& runtime, const Text& text) {
+  runtime.spend(8 * text.size());
   Text result;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char& c = text.bytes()[i];
@@ -221,6 +222,7 @@ Text padded(Runtime& runtime, const Text& text, std::int64_t width, const Text& 
   if (width <= length) return text;
   const std::int64_t missing = width - length;
   runtime.spend_text(text.size() + 4 * static_cast<std::size_t>(missing));
+  runtime.spend(8 * static_cast<std::size_t>(missing));
   // an odd space goes to the left when the width is odd, as in CPython's str.center
   const std::int64_t left = alignment == Alignment::kLeft    ? 0
                             : alignment == Alignment::kRight ? missing
