@@ -46,6 +46,7 @@ Sample measure(LoadedModel& model, const Options& options) {
   GeneratorOptions limits;
   limits.max_num_seqs = 1;
   limits.max_model_len = options.prompt_tokens + options.output_tokens + 1;
+  limits.kv_cache_dtype = options.device.cache_dtype();
   Generator generator(model.decoder(), model.runtime().pool(), limits);
   const GenerationRequest request = make_request(options, model.config().vocab_size);
   generator.generate({&request, 1});

@@ -51,12 +51,12 @@ bool read_line(bool terminal, std::string& line) {
 class Conversation {
  public:
   Conversation(LoadedModel& model, const std::string& template_file, const SamplingParams& sampling,
-               std::vector<std::string> stop, std::int64_t max_model_len)
+               std::vector<std::string> stop, const GeneratorOptions& limits)
       : model_(model),
         encoder_(model.tokenizer(), model.folder(), template_file),
         sampling_(sampling),
         stop_(std::move(stop)),
-        generator_(model.decoder(), model.runtime().pool(), one_sequence(max_model_len)) {}
+        generator_(model.decoder(), model.runtime().pool(), limits) {}
 
   void add(const std::string& role, const std::string& content) {
     messages_.push_back({{"role", role}, {"content", content}});
@@ -89,13 +89,6 @@ class Conversation {
   }
 
  private:
-  static GeneratorOptions one_sequence(std::int64_t max_model_len) {
-    GeneratorOptions options;
-    options.max_num_seqs = 1;
-    options.max_model_len = max_model_len;
-    return options;
-  }
-
   LoadedModel& model_;
   MessageEncoder encoder_;
   SamplingParams sampling_;
@@ -123,8 +116,12 @@ int run_chat(const Arguments& arguments) {
 
   Runtime runtime(device);
   LoadedModel model(folder, runtime);
+  GeneratorOptions limits;
+  limits.max_num_seqs = 1;
+  limits.max_model_len = max_model_len;
+  limits.kv_cache_dtype = device.cache_dtype();
   Conversation conversation(model, template_file, sampling.params(folder, model.eos_token_ids()),
-                            sampling.stop, max_model_len);
+                            sampling.stop, limits);
   if (!system.empty()) conversation.add("system", system);
 
   const InterruptHandler handler;

@@ -54,7 +54,8 @@ void add_speed(const Options& options, const std::string& model, ModelResult& re
   const std::string output =
       run_self({"bench", model, "--json", "--prompt-tokens", std::to_string(options.prompt_tokens),
                 "--output-tokens", std::to_string(options.output_tokens), "--device", options.device.device,
-                "--isa", options.device.isa, "--threads", std::to_string(options.device.threads)});
+                "--isa", options.device.isa, "--threads", std::to_string(options.device.threads),
+                "--kv-cache-dtype", options.device.kv_cache_dtype});
   const std::string where = "output of bise bench " + model;
   const Json json = parse_json(output, where);
   result.prefill_tok_s = require_number(json, "prefill_tok_s", where);
@@ -76,6 +77,7 @@ std::string answer(LoadedModel& model, const Options& options) {
   GeneratorOptions limits;
   limits.max_num_seqs = 1;
   limits.max_model_len = static_cast<std::int64_t>(request.prompt.size()) + options.max_tokens;
+  limits.kv_cache_dtype = options.device.cache_dtype();
   Generator generator(model.decoder(), model.runtime().pool(), limits);
   const auto results = generator.generate({&request, 1});
   return model.tokenizer().decode(results[0].token_ids);
@@ -91,6 +93,7 @@ class Comparer {
     comparison_.output_tokens = options.output_tokens;
     windows_.window = options.window;
     windows_.max_windows = options.max_windows;
+    windows_.kv_cache_dtype = options.device.cache_dtype();
     if (options.text.empty()) return;
     text_ids_ = base_.tokenizer().encode(read_file(options.text),
                                          {.add_special_tokens = false, .parse_special = false});

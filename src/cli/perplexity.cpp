@@ -72,6 +72,7 @@ int run_perplexity(const Arguments& arguments) {
   WindowOptions windows;
   windows.window = options.window;
   windows.max_windows = options.max_windows;
+  windows.kv_cache_dtype = options.device.cache_dtype();
   Progress progress("perplexity", "windows", count_windows(ids, windows));
   std::int64_t shown = 0;
   windows.on_progress = [&](std::int64_t done) { progress.advance(done - std::exchange(shown, done)); };

@@ -12,11 +12,14 @@
 namespace bise {
 
 struct DeviceFlags {
-  std::string device = "auto";  // auto, cpu, cuda, reference
-  std::string isa = "auto";     // auto, scalar, avx2, avx512, amx
+  std::string device = "auto";              // auto, cpu, cuda, reference
+  std::string isa = "auto";                 // auto, scalar, avx2, avx512, amx
+  std::string kv_cache_dtype = "bfloat16";  // or float32
   std::int64_t threads = 0;
 
   void declare(Flags& flags);
+  // Throws Error for an unknown name.
+  DType cache_dtype() const;
 };
 
 // Threads and backend; lives as long as the command.

@@ -145,9 +145,9 @@ TEST(Gptq, TheNumberOfThreadsDoesNotMatter) {
   std::vector<std::vector<std::byte>> results;
   for (const int threads : {1, 2, 3}) {
     ThreadPool pool(threads);
-    const auto bytes =
-        quantize_gptq(problem.weight, Problem::kRows, factor, scheme, arithmetic, options, pool)
-            .stored.weight.bytes();
+    const StoredLinear stored =
+        quantize_gptq(problem.weight, Problem::kRows, factor, scheme, arithmetic, options, pool).stored;
+    const auto bytes = stored.weight.bytes();
     results.emplace_back(bytes.begin(), bytes.end());
   }
   EXPECT_EQ(results[0], results[1]);

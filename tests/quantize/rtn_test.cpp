@@ -51,9 +51,10 @@ TEST(Rtn, CodesAndScalesEqualCompressedTensors) {
       const Tensor expected = file.tensor(prefix + "q");
       const Tensor codes = stored.scheme.type == WeightType::kInt ? linear_codes(stored) : stored.weight;
       EXPECT_TRUE(std::ranges::equal(codes.bytes(), expected.bytes()));
-      if (file.contains(prefix + "zp") && !test.scheme.symmetric)
+      if (file.contains(prefix + "zp") && !test.scheme.symmetric) {
         EXPECT_TRUE(
             std::ranges::equal(linear_zero_points(stored).bytes(), file.tensor(prefix + "zp").bytes()));
+      }
     }
   }
 }
