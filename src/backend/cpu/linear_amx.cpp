@@ -37,8 +37,6 @@ namespace bise {
 namespace {
 
 constexpr std::int64_t kTileRows = 16, kTileBytes = kTileRows * kTileRowBytes;
-// Panels for one row of input, of which there are two.
-constexpr std::int64_t kSmallPanelTiles = 12;
 constexpr std::int64_t kProducts = LinearScratch::Buffers::kProducts;
 static_assert(LinearScratch::Buffers::kPanelBytes >= kPanelTiles * 2 * kTileBytes);
 
@@ -204,38 +202,10 @@ class AmxProduct {
     const std::int64_t begin = tile * tile_columns_;
     return {block * block_columns_ + begin, std::min(tiles * tile_columns_, columns_of(block) - begin)};
   }
-  // Widens the weights of a panel into tiles, some rows at a time.
-  class Widener {
-   public:
-    Widener() = default;
-    Widener(const AmxProduct& product, const Unit& unit, const Columns& columns, std::int64_t rows_ahead,
-            std::byte* panel)
-        : product_(&product),
-          unit_(unit),
-          columns_(columns),
-          rows_ahead_(rows_ahead),
-          panel_(panel),
-          next_(0) {}
-
-    void widen(std::int64_t rows);
-    TileSource finish() {
-      widen(2 * kTileRows);
-      return {{panel_, panel_ + kTileBytes}, kTileRowBytes, kStep};
-    }
-
-   private:
-    static constexpr std::int64_t kStep = 2 * kTileBytes;
-    const AmxProduct* product_ = nullptr;
-    Unit unit_{};
-    Columns columns_{};
-    std::int64_t rows_ahead_ = 0;
-    std::byte* panel_ = nullptr;
-    std::int64_t next_ = 2 * kTileRows;
-  };
-  // A block's tiles are widened in panels of about equal size, whole groups of four tiles, at most `most`.
-  std::int64_t panel_tiles(std::int64_t block, std::int64_t most) const {
-    const std::int64_t panels = (tiles_of(block) + most - 1) / most;
-    return ((tiles_of(block) + panels - 1) / panels + 3) / 4 * 4;
+  // A block's tiles are widened in panels of about equal size, whole groups of four tiles.
+  std::int64_t panel_tiles(std::int64_t block) const {
+    const std::int64_t tiles = tiles_of(block), panels = (tiles + kPanelTiles - 1) / kPanelTiles;
+    return ((tiles + panels - 1) / panels + 3) / 4 * 4;
   }
   // Packed tiles of a chunk: [block][token tile][tiles of a block].
   std::byte* packed(std::int64_t block, std::int64_t token_tile) const {
@@ -247,6 +217,7 @@ class AmxProduct {
   bool direct_tile(std::int64_t row, std::int64_t count, std::int64_t block, const std::byte*& tile,
                    std::int64_t& stride) const;
   bool direct_source(const Unit& unit, std::int64_t block, TileSource& source) const;
+  TileSource widen(const Unit& unit, const Columns& columns, std::byte* panel) const;
   Prefetcher prefetcher(const Unit& unit, const Columns& columns) const;
 
   const CpuLinearInput& in_;
@@ -278,7 +249,8 @@ class AmxProduct::Worker {
  private:
   template <bool kInteger>
   void multiply_one(const Pending& done, std::int64_t block, const Unit* next, std::int64_t next_block);
-  Widener small_panel(const Unit& unit, const Columns& columns);
+  Prefetcher after(const Unit& unit, std::int64_t block, std::int64_t t, std::int64_t step, const Unit* next,
+                   std::int64_t next_block) const;
   template <bool kInteger>
   void multiply_panel(const Pending& done, std::int64_t block, const TileSource& weight, std::int64_t t,
                       std::int64_t tiles, Prefetcher prefetcher);
@@ -295,9 +267,7 @@ class AmxProduct::Worker {
   LinearScratch::Buffers::PerThread& scratch_;
   CpuLinearInput* gated_;  // where gated products go; null: plain sums
   Pending pending_;
-  Widener next_panel_;  // one row of input: the panel after the one being multiplied
-  bool widening_ = false;
-  int turn_ = 0;
+  int turn_ = 0;  // see multiply_panel
 };
 
 // 128 columns of a row of the input as the weight wants them.
@@ -362,22 +332,19 @@ bool AmxProduct::direct_source(const Unit& unit, std::int64_t block, TileSource&
   return strides[0] == strides[1];
 }
 
-void AmxProduct::Widener::widen(std::int64_t count) {
-  for (const std::int64_t end = std::min(next_ + count, 2 * kTileRows); next_ < end;) {
-    const std::int64_t h = next_ / kTileRows, r = next_ % kTileRows;
-    if (r >= unit_.count[h]) {
-      next_ = (h + 1) * kTileRows;
-      continue;
+TileSource AmxProduct::widen(const Unit& unit, const Columns& columns, std::byte* panel) const {
+  constexpr std::int64_t kStep = 2 * kTileBytes;
+  for (int h = 0; h < 2; ++h)
+    for (std::int64_t r = 0; r < unit.count[h];) {
+      const std::int64_t row = unit.row[h] + r;
+      const LinearPart& part = weight_.part_of(row);
+      const std::int64_t rows = std::min(unit.count[h] - r, part.first_row + part.rows() - row);
+      unpack_rows(part, integer_, weight_.nibbles(),
+                  {row - part.first_row, rows, columns.first, columns.count},
+                  panel + h * kTileBytes + r * kTileRowBytes, kStep);
+      r += rows;
     }
-    const std::int64_t row = unit_.row[h] + r;
-    const LinearPart& part = product_->weight_.part_of(row);
-    const std::int64_t rows = std::min({end - next_, unit_.count[h] - r, part.first_row + part.rows() - row});
-    const PanelRows source{row - part.first_row, rows, columns_.first, columns_.count,
-                           rows_ahead_ * part.row_bytes};
-    unpack_rows(part, product_->integer_, product_->weight_.nibbles(), source,
-                panel_ + h * kTileBytes + r * kTileRowBytes, kStep);
-    next_ += rows;
-  }
+  return {{panel, panel + kTileBytes}, kTileRowBytes, kStep};
 }
 
 Prefetcher AmxProduct::prefetcher(const Unit& unit, const Columns& columns) const {
@@ -451,45 +418,38 @@ void AmxProduct::Worker::finish_slice() {
   }
 }
 
-// One row of input: it is its own packed form, and its products lie in the order of the weight's rows. While
-// the tiles of a panel are multiplied, the next panel is widened.
+// The weights that come after the panel of `step` tiles at tile t.
+Prefetcher AmxProduct::Worker::after(const Unit& unit, std::int64_t block, std::int64_t t, std::int64_t step,
+                                     const Unit* next, std::int64_t next_block) const {
+  if (t + step < product_.tiles_of(block))
+    return product_.prefetcher(unit, product_.columns_of(block, t + step, step));
+  if (!next) return {};
+  return product_.prefetcher(*next, product_.columns_of(next_block, 0, product_.panel_tiles(next_block)));
+}
+
+// One row of input: it is its own packed form, and its products lie in the order of the weight's rows.
 template <bool kInteger>
 void AmxProduct::Worker::multiply_one(const Pending& done, std::int64_t block, const Unit* next,
                                       std::int64_t next_block) {
   const std::byte* x = (product_.arranged_ ? in_.packing_space() : in_.row_data(0)) + block * kBlockBytes;
+  const std::int64_t tiles = product_.tiles_of(block), step = product_.panel_tiles(block);
   float* products = scratch_.products.data();
   TileSource weight;
   zero_products<1>();
   if (product_.direct_source(done.unit, block, weight)) {
-    widening_ = false;
-    multiply<kInteger, 1>(weight, {{x, x}, 4, kTileRowBytes}, product_.tiles_of(block), [](std::int64_t) {});
+    multiply<kInteger, 1>(weight, {{x, x}, 4, kTileRowBytes}, tiles, [](std::int64_t) {});
   } else {
-    const std::int64_t tiles = product_.tiles_of(block), step = product_.panel_tiles(block, kSmallPanelTiles);
     for (std::int64_t t = 0; t < tiles; t += step, x += step * kTileRowBytes) {
-      if (!widening_) next_panel_ = small_panel(done.unit, product_.columns_of(block, t, step));
-      weight = next_panel_.finish();
-      widening_ = t + step < tiles || next != nullptr;
-      if (t + step < tiles)
-        next_panel_ = small_panel(done.unit, product_.columns_of(block, t + step, step));
-      else if (next)
-        next_panel_ = small_panel(
-            *next, product_.columns_of(next_block, 0, product_.panel_tiles(next_block, kSmallPanelTiles)));
-      const std::int64_t count = std::min(step, tiles - t), rows = (2 * kTileRows + count - 1) / count;
+      weight = product_.widen(done.unit, product_.columns_of(block, t, step), scratch_.panel.data());
+      Prefetcher prefetcher = after(done.unit, block, t, step, next, next_block);
+      const std::int64_t count = std::min(step, tiles - t), lines = (prefetcher.lines() + count - 1) / count;
       multiply<kInteger, 1>(weight, {{x, x}, 4, kTileRowBytes}, count,
-                            [&](std::int64_t) { next_panel_.widen(rows); });
+                            [&](std::int64_t) { prefetcher.fetch(lines); });
     }
   }
   store_products<1>(products, 4);
   __m512 row[2][1] = {{_mm512_load_ps(products)}, {_mm512_load_ps(products + 512)}};
   finish_rows<1>(done, 0, row);
-}
-
-// Two small panels take turns. Codes are fetched into the cache a unit ahead.
-AmxProduct::Widener AmxProduct::Worker::small_panel(const Unit& unit, const Columns& columns) {
-  turn_ ^= 1;
-  const std::int64_t rows_of_unit = unit.row[1] - unit.row[0] == kTileRows ? 2 * kTileRows : kTileRows;
-  return {product_, unit, columns, rows_of_unit,
-          scratch_.panel.data() + turn_ * kSmallPanelTiles * 2 * kTileBytes};
 }
 
 // Tiles [t, t + tiles) of the block for all rows of the chunk.
@@ -534,21 +494,15 @@ void AmxProduct::Worker::multiply_panel(const Pending& done, std::int64_t block,
 template <bool kInteger>
 void AmxProduct::Worker::multiply_rows(const Pending& done, std::int64_t block, const Unit* next,
                                        std::int64_t next_block) {
-  const std::int64_t tiles = product_.tiles_of(block), step = product_.panel_tiles(block, kPanelTiles);
+  const std::int64_t tiles = product_.tiles_of(block), step = product_.panel_tiles(block);
   turn_ ^= 1;
   TileSource weight;
   if (done.rows <= kDirectRows && product_.direct_source(done.unit, block, weight))
     return multiply_panel<kInteger>(done, block, weight, 0, tiles, {});
   for (std::int64_t t = 0; t < tiles; t += step) {
-    weight =
-        Widener(product_, done.unit, product_.columns_of(block, t, step), 0, scratch_.panel.data()).finish();
-    Prefetcher prefetcher;
-    if (t + step < tiles)
-      prefetcher = product_.prefetcher(done.unit, product_.columns_of(block, t + step, step));
-    else if (next)
-      prefetcher = product_.prefetcher(
-          *next, product_.columns_of(next_block, 0, product_.panel_tiles(next_block, kPanelTiles)));
-    multiply_panel<kInteger>(done, block, weight, t, std::min(step, tiles - t), prefetcher);
+    weight = product_.widen(done.unit, product_.columns_of(block, t, step), scratch_.panel.data());
+    multiply_panel<kInteger>(done, block, weight, t, std::min(step, tiles - t),
+                             after(done.unit, block, t, step, next, next_block));
   }
 }
 

@@ -91,63 +91,59 @@ void unpack_any(const LinearPart& part, std::int64_t row, std::int64_t first, st
 class PanelGroups {
  public:
   PanelGroups(const LinearPart& part, std::int64_t first, std::int64_t columns)
-      : part_(part), whole_row_(part.group_size == 0) {
-    if (whole_row_) return;
-    first_group_ = first / part.group_size;
-    offset_ = first % part.group_size;
-    count_ = (offset_ + columns + part.group_size - 1) / part.group_size;
+      : part_(part), size_(static_cast<std::uint32_t>(part.group_size)) {
+    if (size_ == 0) return;
+    const auto begin = static_cast<std::uint32_t>(first);
+    first_group_ = begin / size_;
+    offset_ = begin % size_;
+    count_ = (offset_ + static_cast<std::uint32_t>(columns) + size_ - 1) / size_;
+    groups_of_row_ = (static_cast<std::uint32_t>(part.stored.columns) + size_ - 1) / size_;
+    const StoredLinear& stored = part.stored;
+    if (!stored.zero_point.empty() || stored.scheme.strategy == Strategy::kBlock) return;
+    if (part.format == RowFormat::kNf4)
+      floats_ = stored.absmax.data<float>();
+    else if (stored.scale.dtype() == DType::kBF16)
+      halves_ = stored.scale.data<bf16>();
   }
 
   void load(std::int64_t row) {
     index_ = 0;
     column_ = offset_;
-    if (whole_row_) {
-      if (!loaded_ || !part_.stored.zero_point.empty()) part_.load_groups(row, 0, 1, scales, zero_points);
-    } else if (!load_bf16(row)) {
-      part_.load_groups(row, first_group_, count_, scales, zero_points);
-    }
+    if (halves_ || floats_) return load_symmetric(row * groups_of_row_ + first_group_);
+    if (size_ == 0 && loaded_ && part_.stored.zero_point.empty()) return;
+    part_.load_groups(row, first_group_, count_, scales, zero_points);
     loaded_ = true;
   }
   // The group of the column that the walk has reached.
-  std::int64_t index() const { return index_; }
-  void advance(std::int64_t columns) {
-    if (whole_row_ || (column_ += columns) < part_.group_size) return;
-    index_ += column_ / part_.group_size;
-    column_ %= part_.group_size;
+  std::uint32_t index() const { return index_; }
+  void advance(std::uint32_t columns) {
+    if (size_ == 0) return;
+    for (column_ += columns; column_ >= size_; column_ -= size_) ++index_;
   }
 
   alignas(64) float scales[kMaxGroups] = {}, zero_points[kMaxGroups] = {};
 
  private:
-  // The usual case, vectorized: symmetric, bf16 scales (or NF4's float32), a row of scales per row.
-  bool load_bf16(std::int64_t row) {
-    const StoredLinear& stored = part_.stored;
-    if (!stored.zero_point.empty() || stored.scheme.strategy == Strategy::kBlock) return false;
-    const std::int64_t groups = (stored.columns + part_.group_size - 1) / part_.group_size;
-    const std::int64_t begin = row * groups + first_group_;
-    const bool nf4 = part_.format == RowFormat::kNf4;
-    if (!nf4 && stored.scale.dtype() != DType::kBF16) return false;
-    for (std::int64_t g = 0; g < count_; g += 16) {
-      const auto mask = static_cast<__mmask16>((1u << std::min<std::int64_t>(16, count_ - g)) - 1u);
+  // The usual cases, vectorized: symmetric, with bf16 scales or NF4's float32. Whole vectors are stored,
+  // since loads cannot be served from a masked store that is still on its way.
+  void load_symmetric(std::int64_t begin) {
+    for (std::uint32_t g = 0; g < count_; g += 16) {
+      const auto mask = static_cast<__mmask16>((1u << std::min(16u, count_ - g)) - 1u);
       const __m512 values =
-          nf4 ? _mm512_maskz_loadu_ps(mask, stored.absmax.data<float>() + begin + g)
-              : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(
-                                                          mask, stored.scale.data<bf16>() + begin + g)),
-                                                      16));
-      _mm512_mask_storeu_ps(scales + g, mask, values);
+          floats_ ? _mm512_maskz_loadu_ps(mask, floats_ + begin + g)
+                  : _mm512_castsi512_ps(_mm512_slli_epi32(
+                        _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, halves_ + begin + g)), 16));
+      _mm512_store_ps(scales + g, values);
     }
-    return true;
   }
 
   const LinearPart& part_;
-  const bool whole_row_;
+  const std::uint32_t size_;  // 0: one scale for the whole row, applied elsewhere
+  const bf16* halves_ = nullptr;
+  const float* floats_ = nullptr;
   bool loaded_ = false;
-  std::int64_t first_group_ = 0, offset_ = 0, count_ = 1, index_ = 0, column_ = 0;
+  std::uint32_t first_group_ = 0, groups_of_row_ = 1, offset_ = 0, count_ = 1, index_ = 0, column_ = 0;
 };
-
-void prefetch(const std::byte* in) {
-  _mm_prefetch(reinterpret_cast<const char*>(in), _MM_HINT_T0);
-}
 
 // Bytes, signed or (packed) offset by 128.
 template <bool kOffset>
@@ -158,7 +154,6 @@ void unpack_int8(const LinearPart& part, const PanelRows& rows, std::byte* out, 
     const std::byte* in = part.row(rows.row + r) + rows.first_column;
     std::byte* tile = out + r * kTileRowBytes;
     for (std::int64_t k = 0; k < rows.columns; k += 32, in += 32, tile += tile_step) {
-      prefetch(in + rows.prefetch_bytes);
       const __m512 scale = _mm512_set1_ps(groups.scales[groups.index()]);
       const __m512 zero = _mm512_set1_ps(groups.zero_points[groups.index()] + (kOffset ? 128.0f : 0.0f));
       const __m256i codes =
@@ -193,7 +188,6 @@ void unpack_e4m3(const LinearPart& part, const PanelRows& rows, std::byte* out, 
     const std::byte* in = part.row(rows.row + r) + rows.first_column;
     std::byte* tile = out + r * kTileRowBytes;
     for (std::int64_t k = 0; k < rows.columns; k += 64, in += 64, tile += 2 * tile_step) {
-      prefetch(in + rows.prefetch_bytes);
       const __m512i codes = _mm512_permutexvar_epi64(order, mask_load(in, rows.columns - k));
       const __m512i low = _mm512_permutex2var_epi8(low0, codes, low1);
       const __m512i magnitude = _mm512_permutex2var_epi8(high0, codes, high1);
@@ -235,13 +229,12 @@ void unpack_nibbles(const LinearPart& part, const PanelRows& rows, std::byte* ou
     const std::byte* in = part.row(rows.row + r) + rows.first_column / 2;
     std::byte* tile = out + r * kTileRowBytes;
     for (std::int64_t k = 0; k < rows.columns; k += 128, in += 64, tile += 4 * tile_step) {
-      prefetch(in + rows.prefetch_bytes);
       const auto values_of = [&](std::int64_t g) {
         const __m512 shifted =
             kZeroPoints ? _mm512_sub_ps(levels, _mm512_set1_ps(groups.zero_points[g])) : levels;
         return _mm512_mul_ps(shifted, _mm512_set1_ps(groups.scales[g]));
       };
-      const std::int64_t group = groups.index();
+      const std::int64_t group = kGroups == 1 ? groups.index() : k / 128 * kGroups;
       const __m512i words = mask_load(in, (rows.columns - k + 1) / 2);
       const __m512 first_values = values_of(group);
       const __m512i table = to_bf16(first_values, kGroups == 1 ? first_values : values_of(group + 1));
@@ -258,7 +251,7 @@ void unpack_nibbles(const LinearPart& part, const PanelRows& rows, std::byte* ou
       _mm512_store_si512(tile + (kHighFirst ? 0 : 1) * tile_step, lookup(_mm512_srli_epi16(words, 4)));
       _mm512_store_si512(tile + (kHighFirst ? 3 : 2) * tile_step, lookup(_mm512_srli_epi16(words, 8)));
       _mm512_store_si512(tile + (kHighFirst ? 2 : 3) * tile_step, lookup(_mm512_srli_epi16(words, 12)));
-      groups.advance(128);
+      if constexpr (kGroups == 1) groups.advance(128);
     }
   }
 }

@@ -23,7 +23,6 @@ constexpr std::int64_t kPanelTiles = 20;
 struct PanelRows {
   std::int64_t row, count;
   std::int64_t first_column, columns;
-  std::int64_t prefetch_bytes;  // how far ahead codes are fetched into the cache; 0: not at all
 };
 
 // The rows as rows of tiles: row r of tile t at out + t * tile_step + r * kTileRowBytes. The last tile (with
