@@ -5,7 +5,7 @@
 // that they come from memory or from a shared last-level cache larger than that, never from a core's own
 // cache. The bandwidth limit is measured over the same amount.
 //
-//   linear_benchmark --isa=avx512 --threads=2 --benchmark_filter='W4A16/135M.qkv/1$'
+//   linear_benchmark --isa=avx512 --threads=2 --benchmark_filter='W4A16/135M.qkv/1/'
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
 
