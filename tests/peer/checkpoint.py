@@ -12,7 +12,7 @@ import torch
 from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.quantization import QuantizationConfig
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, CompressedTensorsConfig
+from transformers import AutoModelForCausalLM, CompressedTensorsConfig, DynamicCache
 
 
 def read_tensors(folder):
@@ -98,7 +98,14 @@ def use_vllm_int8_activations(model):
             model.set_submodule(name, Int8TokenLinear(module.weight.data))
 
 
+class Bf16Cache(DynamicCache):
+    """A KV cache whose entries are rounded to bf16, as bise and vLLM store them, and read as float32."""
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        return super().update(key_states.bfloat16().float(), value_states.bfloat16().float(), *args, **kwargs)
+
+
 @torch.no_grad()
-def logits(model, token_ids):
+def logits(model, token_ids, cache=None):
     """[tokens, vocab] of one sequence of ids."""
-    return model(torch.tensor([token_ids])).logits[0].float()
+    return model(torch.tensor([token_ids]), past_key_values=cache, use_cache=cache is not None).logits[0].float()

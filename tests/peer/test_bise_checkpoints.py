@@ -3,11 +3,14 @@
 Two readers of one folder: transformers with compressed-tensors or bitsandbytes (checkpoint.py), and `bise score`.
 """
 
+import copy
 import json
+import shutil
 import subprocess
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
 import checkpoint
@@ -22,6 +25,7 @@ SCHEMES = {
     "FP8_DYNAMIC": ([], "CompressedTensorsW8A8Fp8"),
     "NF4": ([], None),
 }
+QUANTIZED_ACTIVATIONS = ("W8A8", "FP8_DYNAMIC")
 TEXTS = [
     "The north wind blows cold over the hills, and the people of the village close their windows early.",
     "def area(width, height):\n    \"\"\"Area of a rectangle.\"\"\"\n    return width * height\n",
@@ -46,16 +50,31 @@ def loaded(quantized):
     return model, info
 
 
+def first_layers(folder, output, count):
+    """A copy of the checkpoint with its first decoder layers only."""
+    shutil.copytree(folder, output, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = json.loads((folder / "config.json").read_text())
+    config["num_hidden_layers"] = count
+    (output / "config.json").write_text(json.dumps(config))
+    left_out = tuple(f"model.layers.{layer}." for layer in range(count, 30))
+    tensors = {name: t for name, t in checkpoint.read_tensors(folder).items() if not name.startswith(left_out)}
+    save_file(tensors, output / "model.safetensors", metadata={"format": "pt"})
+    return output
+
+
 def bise_score(bise, folder, flags=()):
     rows = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS)
     output = subprocess.run([bise, "score", folder, *flags], input=rows, stdout=subprocess.PIPE, text=True, check=True)
     return [json.loads(line) for line in output.stdout.splitlines()]
 
 
-def transformers_logprobs(model, token_ids):
+def logprobs_of(logits, token_ids):
     """Log-probability of each token but the first given those before it."""
-    logprobs = torch.log_softmax(checkpoint.logits(model, token_ids), -1)
-    return logprobs[:-1].gather(1, torch.tensor(token_ids[1:])[:, None])[:, 0]
+    return torch.log_softmax(logits[:-1], -1).gather(1, torch.tensor(token_ids[1:])[:, None])[:, 0]
+
+
+def transformers_logprobs(model, token_ids):
+    return logprobs_of(checkpoint.logits(model, token_ids, checkpoint.Bf16Cache()), token_ids)
 
 
 def test_every_tensor_finds_its_place(quantized, loaded):
@@ -72,25 +91,60 @@ def test_only_quantized_layers_changed(quantized, smollm2):
         assert (quantized[1] / name).read_bytes() == (smollm2 / name).read_bytes(), name
 
 
-# The reference backend computes in float32 as the peer does: what is left is the order of additions. An activation that
-# lies at the edge between two codes of W8A8 or FP8_DYNAMIC may still fall to the other side.
-MAX_REFERENCE_DIFFERENCE = {"W8A8": 0.05, "FP8_DYNAMIC": 0.05}
-# The fast kernels may hold activations in bf16: the bound of the Foundation issue for bf16 weights.
-MAX_CPU_DIFFERENCE = {"W8A8": 0.25, "FP8_DYNAMIC": 0.25}
-
-
-@pytest.mark.parametrize("flags, bounds, default", [
-    (("--device", "reference"), MAX_REFERENCE_DIFFERENCE, 2e-3), ((), MAX_CPU_DIFFERENCE, 0.03)],
-    ids=["reference", "cpu"])
-def test_logprobs_equal_those_of_transformers(quantized, loaded, bise, flags, bounds, default):
-    scheme, folder = quantized
+def differences(bise, folder, model, flags):
+    """Of the log-probabilities of `bise score` and of transformers, for all tokens of TEXTS."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    parts = []
     for text, scored in zip(TEXTS, bise_score(bise, folder, flags), strict=True):
         assert scored["token_ids"] == tokenizer.encode(text)
-        expected = transformers_logprobs(loaded[0], scored["token_ids"])
-        difference = (torch.tensor(scored["logprobs"][1:]) - expected).abs()
-        print(f"{scheme} {flags}: largest difference {difference.max():.5f}, mean {difference.mean():.5f}")
-        assert difference.max() <= bounds.get(scheme, default)
+        expected = transformers_logprobs(model, scored["token_ids"])
+        parts.append((torch.tensor(scored["logprobs"][1:]) - expected).abs())
+    all_of_them = torch.cat(parts)
+    print(f"{folder.name} {flags}: max {all_of_them.max():.5f}, mean {all_of_them.mean():.5f}, median {all_of_them.median():.6f}")
+    return all_of_them
+
+
+def skip_if_activations_are_quantized(scheme):
+    if scheme in QUANTIZED_ACTIVATIONS:
+        pytest.skip("rounding activations makes this model chaotic: see the test of one layer")
+
+
+# Both sides compute in float32 and round the KV cache to bf16. A change of 1e-6 in the embedding moves transformers' own
+# figures by up to 0.016 then, since cache entries at the edge of two bf16 values fall to either side.
+@pytest.mark.parametrize("flags", [("--device", "reference"), ("--isa", "avx2")], ids=["reference", "avx2"])
+def test_logprobs_equal_those_of_transformers(quantized, loaded, bise, flags):
+    scheme, folder = quantized
+    skip_if_activations_are_quantized(scheme)
+    assert differences(bise, folder, loaded[0], flags).max() <= 0.025
+
+
+def test_fast_kernels_round_less_than_transformers_in_bf16(quantized, loaded, bise):
+    """What the best kernels of this machine lose (AMX: bf16 activations) against what a bf16 forward of torch loses."""
+    scheme, folder = quantized
+    skip_if_activations_are_quantized(scheme)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    in_bf16 = torch.nn.Module.bfloat16(copy.deepcopy(loaded[0]))  # the method of transformers refuses
+    lost = torch.cat([
+        (logprobs_of(checkpoint.logits(in_bf16, ids), ids) - transformers_logprobs(loaded[0], ids)).abs()
+        for ids in map(tokenizer.encode, TEXTS)])
+    print(f"{scheme}: mean {lost.mean():.5f} lost by transformers in bf16")
+    assert differences(bise, folder, loaded[0], ()).mean() <= 0.5 * lost.mean()
+
+
+def test_logprobs_of_one_layer_equal_those_of_transformers(quantized, bise, tmp_path):
+    """For quantized activations, where a value near the edge of two codes may fall to either side, and so on.
+
+    Within transformers alone a change of 1e-7 in the embedding moves log-probabilities by up to 0.6 after 30 layers and
+    0.4 after one, where it leaves the median below 0.003. A wrong scale or rounding moves the median by 0.05 or more.
+    """
+    scheme, folder = quantized
+    if scheme not in QUANTIZED_ACTIVATIONS:
+        pytest.skip("compared over all layers")
+    shallow = first_layers(folder, tmp_path / f"{scheme}-1-layer", 1)
+    model, _ = checkpoint.load(shallow)
+    if scheme == "W8A8":
+        checkpoint.use_vllm_int8_activations(model)
+    assert differences(bise, shallow, model, ("--device", "reference")).median() <= 3e-3
 
 
 def test_vllm_chooses_the_scheme(quantized, vllm_schemes):
