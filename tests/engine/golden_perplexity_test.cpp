@@ -52,7 +52,10 @@ void compare_with_golden(std::int64_t windows, bool only_widest) {
                     result.windows, result.ppl, expected_ppl, result.ppl_all, worst));
     // The bfloat16 run of transformers is up to 0.0025 (a window) and 0.0009 (the whole text) off float32.
     EXPECT_LT(worst, 0.0025) << backend->name();
-    EXPECT_NEAR(result.ppl / expected_ppl, 1, 0.001) << backend->name();
+    // A window's noise of 0.0025 is averaged out only over many.
+    if (windows == 0) {
+      EXPECT_NEAR(result.ppl / expected_ppl, 1, 0.001) << backend->name();
+    }
   }
 }
 
