@@ -128,8 +128,8 @@ def find_runs(args):
         runs.append({"engine": "transformers", "model": name, "scheme": "bf16", "path": checkpoint,
                      "bench": bench_transformers})
         if args.bise:
-            quantized = {s: args.models / f"{name}-{s}" for s in BITS}
-            for scheme, path in {"bf16": checkpoint, **quantized}.items():
+            quantized = {scheme: args.models / f"{name}-{scheme}" for scheme in BITS}
+            for scheme, path in (quantized | {"bf16": checkpoint}).items():
                 if (path / "config.json").is_file():
                     runs.append({"engine": "bise", "model": name, "scheme": scheme, "path": path, "bench": bench_bise})
     return [r for r in runs if (not args.engine or r["engine"] in args.engine)
