@@ -1,8 +1,8 @@
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <vector>
@@ -55,10 +55,12 @@ Sample measure(LoadedModel& model, const Options& options) {
           static_cast<double>(times.decode_tokens) / times.decode_seconds};
 }
 
+// The high-water mark of this process's resident memory. Not getrusage's: that one starts with the parent's.
 double peak_rss_mb() {
-  struct rusage usage {};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("VmHWM:")) return std::stod(line.substr(6)) * 1024 / 1e6;
+  throw Error("VmHWM is missing").at("/proc/self/status");
 }
 
 Json as_json(const Options& options, LoadedModel& model, const std::vector<Sample>& samples, double peak_mb,
