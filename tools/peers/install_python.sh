@@ -12,6 +12,7 @@ if cmp --silent "$here/requirements.txt" "$stamp"; then
     exit 0
 fi
 mkdir -p "$peers"
+python3 -c 'import ensurepip' 2>/dev/null || apt-get install -y python3-venv
 python3 -m venv "$peers/venv"
 "$peers/venv/bin/python" -m pip install --quiet --no-cache-dir -r "$here/requirements.txt"
 "$peers/venv/bin/python" -c 'import torch, transformers, compressed_tensors, bitsandbytes, gguf, mistral_common'
