@@ -22,6 +22,7 @@
 #include "backend/cpu/linear_kernels.h"
 #include "backend/cpu/linear_scratch.h"
 #include "backend/cpu/linear_weight.h"
+#include "backend/cpu/one_row_amx.h"
 #include "backend/cpu/unpack_amx.h"
 #include "base/check.h"
 
@@ -219,6 +220,8 @@ class AmxProduct {
   bool direct_source(const Unit& unit, std::int64_t block, TileSource& source) const;
   TileSource widen(const Unit& unit, const Columns& columns, std::byte* panel) const;
   Prefetcher prefetcher(const Unit& unit, const Columns& columns) const;
+  // The unit's rows as OneRowAmx takes them; false where it does not.
+  bool one_row_block(const Unit& unit, std::int64_t block, OneRowBlock& out) const;
 
   const CpuLinearInput& in_;
   const CpuLinearWeight& weight_;
@@ -229,7 +232,12 @@ class AmxProduct {
 class AmxProduct::Worker {
  public:
   Worker(const AmxProduct& product, LinearScratch::Buffers::PerThread& scratch, CpuLinearInput* gated)
-      : product_(product), in_(product.in_), weight_(product.weight_), scratch_(scratch), gated_(gated) {
+      : product_(product),
+        in_(product.in_),
+        weight_(product.weight_),
+        scratch_(scratch),
+        gated_(gated),
+        one_row_(scratch.panel.data()) {
     configure_tiles(in_.rows() == 1);
   }
   ~Worker() { release_tiles(); }
@@ -267,7 +275,8 @@ class AmxProduct::Worker {
   LinearScratch::Buffers::PerThread& scratch_;
   CpuLinearInput* gated_;  // where gated products go; null: plain sums
   Pending pending_;
-  int turn_ = 0;  // see multiply_panel
+  int turn_ = 0;       // see multiply_panel
+  OneRowAmx one_row_;  // uses the panel's memory
 };
 
 // 128 columns of a row of the input as the weight wants them.
@@ -361,6 +370,20 @@ Prefetcher AmxProduct::prefetcher(const Unit& unit, const Columns& columns) cons
   return {first, rows, row_bytes, stride};
 }
 
+bool AmxProduct::one_row_block(const Unit& unit, std::int64_t block, OneRowBlock& out) const {
+  if (integer_ || unit.count[0] != kTileRows || unit.count[1] != kTileRows) return false;
+  for (int h = 0; h < 2; ++h) {
+    out.part[h] = &weight_.part_of(unit.row[h]);
+    out.row[h] = unit.row[h] - out.part[h]->first_row;
+    const bool nibbles =
+        out.part[h]->format == RowFormat::kInt4Packed || out.part[h]->format == RowFormat::kNf4;
+    if (nibbles != weight_.nibbles()) return false;
+  }
+  out.first_column = block * block_columns_;
+  out.columns = columns_of(block);
+  return OneRowAmx::supports(out);
+}
+
 // Rows [r, r + kCount) of the products, with their halves in rows[0] and rows[1]: added to the sums of the
 // blocks before; when this block is the last, scaled, with bias, and gated where the layer is.
 template <int kCount>
@@ -435,8 +458,12 @@ void AmxProduct::Worker::multiply_one(const Pending& done, std::int64_t block, c
   const std::int64_t tiles = product_.tiles_of(block), step = product_.panel_tiles(block);
   float* products = scratch_.products.data();
   TileSource weight;
+  OneRowBlock rows, next_rows;
   zero_products<1>();
-  if (product_.direct_source(done.unit, block, weight)) {
+  if (product_.one_row_block(done.unit, block, rows)) {
+    const bool more = next && product_.one_row_block(*next, next_block, next_rows);
+    one_row_.multiply(rows, more ? &next_rows : nullptr, x);
+  } else if (product_.direct_source(done.unit, block, weight)) {
     multiply<kInteger, 1>(weight, {{x, x}, 4, kTileRowBytes}, tiles, [](std::int64_t) {});
   } else {
     for (std::int64_t t = 0; t < tiles; t += step, x += step * kTileRowBytes) {

@@ -1,0 +1,50 @@
+// One row of input times stored 4-bit or 8-bit weights on AMX: the vector units widen the weights of 128
+// columns into first-level cache while the tile unit multiplies the 128 columns before. Sums each output over
+// the same tiles in the same order as linear_amx.cpp does for many rows. Owned by one thread for one layer.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "backend/cpu/linear_weight.h"
+
+namespace bise {
+
+// Columns [first_column, first_column + columns) of two times 16 rows, each of one part of the weight.
+struct OneRowBlock {
+  static constexpr std::int64_t kRows = 16;
+  const LinearPart* part[2];
+  std::int64_t row[2];  // in the part
+  std::int64_t first_column, columns;
+};
+
+class OneRowAmx {
+ public:
+  // Bytes that `ring` points to: 128 columns of 32 rows, twice; 64-byte aligned.
+  static constexpr std::int64_t kRingBytes = 16 << 10;
+  explicit OneRowAmx(std::byte* ring) : ring_(ring) {}
+
+  // Whether the block is of a kind that is widened here.
+  static bool supports(const OneRowBlock& block);
+
+  // Adds the products of the rows of half h to tile 2 h, of configured tiles (4 and 5: weights, 6: input).
+  // x: the block's columns of the input in the weight's order, bf16, zero up to a multiple of 128. `next`:
+  // the block of the following call, or null.
+  void multiply(const OneRowBlock& block, const OneRowBlock* next, const std::byte* x);
+
+ private:
+  static constexpr std::int64_t kMaxGroups = 64;  // of a block of 2048 columns
+  struct Scales {
+    alignas(64) float of[2 * OneRowBlock::kRows][kMaxGroups];
+  };
+
+  template <class Format>
+  void multiply_as(const OneRowBlock& block, const OneRowBlock* next, const std::byte* x);
+
+  std::byte* ring_;
+  int slot_ = 0, turn_ = 0;
+  bool primed_ = false;  // the first 128 columns of the block lie in the ring, its scales in scales_[turn_]
+  Scales scales_[2];
+};
+
+}  // namespace bise
