@@ -42,17 +42,22 @@ GenerationRequest make_request(const Options& options, std::int64_t vocab_size) 
   return request;
 }
 
-Sample measure(LoadedModel& model, const Options& options) {
+GeneratorOptions one_sequence(const Options& options) {
   GeneratorOptions limits;
   limits.max_num_seqs = 1;
   limits.max_model_len = options.prompt_tokens + options.output_tokens + 1;
   limits.kv_cache_dtype = options.device.cache_dtype();
-  Generator generator(model.decoder(), model.runtime().pool(), limits);
-  const GenerationRequest request = make_request(options, model.config().vocab_size);
+  return limits;
+}
+
+Sample measure(Generator& generator, const GenerationRequest& request) {
+  const GenerationTimes before = generator.times();
   generator.generate({&request, 1});
-  const GenerationTimes& times = generator.times();
-  return {static_cast<double>(times.prompt_tokens) / times.prefill_seconds,
-          static_cast<double>(times.decode_tokens) / times.decode_seconds};
+  const GenerationTimes& after = generator.times();
+  return {static_cast<double>(after.prompt_tokens - before.prompt_tokens) /
+              (after.prefill_seconds - before.prefill_seconds),
+          static_cast<double>(after.decode_tokens - before.decode_tokens) /
+              (after.decode_seconds - before.decode_seconds)};
 }
 
 // The high-water mark of this process's resident memory. Not getrusage's: that one starts with the parent's.
@@ -125,9 +130,11 @@ int run_bench(const Arguments& arguments) {
   DecoderLimits limits;
   limits.max_logit_rows = 1;
   LoadedModel model(options.model, runtime, limits);
+  Generator generator(model.decoder(), runtime.pool(), one_sequence(options));
+  const GenerationRequest request = make_request(options, model.config().vocab_size);
   std::vector<Sample> samples;
-  measure(model, options);
-  for (std::int64_t i = 0; i < options.repetitions; ++i) samples.push_back(measure(model, options));
+  measure(generator, request);
+  for (std::int64_t i = 0; i < options.repetitions; ++i) samples.push_back(measure(generator, request));
   // Before the bandwidth buffer counts as resident. It is as large as what a token reads, so that both find
   // the same share of it in the caches.
   const double peak_mb = peak_rss_mb();

@@ -52,7 +52,16 @@ class Program {
     ::_exit(127);
   }
 
-  void kill() { ::kill(child_, SIGKILL); }
+  void kill(int signal) { ::kill(child_, signal); }
+
+  // Waits, a minute at most, until its standard output is longer than `size`.
+  bool has_printed(std::size_t size) const {
+    for (int i = 0; i < 6000; ++i) {
+      if (fs::exists(folder_ / "out") && fs::file_size(folder_ / "out") > size) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return false;
+  }
 
   Outcome wait() {
     int status = 0;
@@ -100,6 +109,18 @@ TEST_F(RealModel, ChatKeepsTheHistory) {
   EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
   EXPECT_NE(outcome.out.find("Paris"), std::string::npos) << outcome.out;
   EXPECT_NE(outcome.out.find("Rome"), std::string::npos) << outcome.out;
+}
+
+TEST_F(RealModel, CtrlCStopsAnAnswerNotTheConversation) {
+  Program program(scratch_, {"chat", model_, "--temperature", "0", "--max-tokens", "1500"},
+                  "Write a very long story about a ship.\nWhat is the capital of France?\n");
+  ASSERT_TRUE(program.has_printed(20));
+  program.kill(SIGINT);
+  const Outcome outcome = program.wait();
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  const auto stopped = outcome.out.find(" [stopped]\n");
+  ASSERT_NE(stopped, std::string::npos) << outcome.out;
+  EXPECT_GT(outcome.out.size(), stopped + 15) << "no second answer";
 }
 
 struct SchemeCase {
@@ -165,7 +186,7 @@ TEST_F(RealModel, AKilledQuantizeLeavesNoCheckpointAndCanBeRepeated) {
   const fs::path partial = output("q") + ".partial";
   for (int i = 0; i < 2000 && !fs::exists(partial / "model.safetensors"); ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  program.kill();
+  program.kill(SIGKILL);
   EXPECT_EQ(program.wait().exit_code, -1);
   EXPECT_FALSE(fs::exists(output("q")));
   EXPECT_EQ(run(scratch_, arguments).exit_code, 0);
