@@ -146,7 +146,9 @@ void multiply(const TileSource& weight, const TileSource& tokens, std::int64_t t
 void configure_tiles(bool one_row) {
   TileConfig config;
   const int token_bytes = one_row ? 4 : 64;
-  for (int tile = 0; tile < 4; ++tile) config.set(tile, kTileRows, token_bytes);
+  for (int tile = 0; tile < 4; tile += 2) config.set(tile, kTileRows, token_bytes);
+  // With one row, tiles 1 and 3 are no sums but more weights.
+  for (int tile = 1; tile < 4; tile += 2) config.set(tile, kTileRows, kTileRowBytes);
   for (int tile = 4; tile < 6; ++tile) config.set(tile, kTileRows, kTileRowBytes);
   for (int tile = 6; tile < 8; ++tile) config.set(tile, kTileRows, token_bytes);
   load_tile_config(config);
@@ -212,6 +214,10 @@ class AmxProduct {
   std::byte* packed(std::int64_t block, std::int64_t token_tile) const {
     return in_.packing_space() +
            (block * (in_.packed_rows() / kTileRows) + token_tile) * packed_tiles_ * kTileBytes;
+  }
+  // The one row of the input from where the block begins.
+  const std::byte* one_row(std::int64_t block) const {
+    return (arranged_ ? in_.packing_space() : in_.row_data(0)) + block * kBlockBytes;
   }
   void arrange_one();
   void arrange(std::int64_t row, std::int64_t column, std::byte* out, std::int64_t tile_step) const;
@@ -381,6 +387,7 @@ bool AmxProduct::one_row_block(const Unit& unit, std::int64_t block, OneRowBlock
   }
   out.first_column = block * block_columns_;
   out.columns = columns_of(block);
+  out.x = one_row(block);
   return OneRowAmx::supports(out);
 }
 
@@ -454,7 +461,7 @@ Prefetcher AmxProduct::Worker::after(const Unit& unit, std::int64_t block, std::
 template <bool kInteger>
 void AmxProduct::Worker::multiply_one(const Pending& done, std::int64_t block, const Unit* next,
                                       std::int64_t next_block) {
-  const std::byte* x = (product_.arranged_ ? in_.packing_space() : in_.row_data(0)) + block * kBlockBytes;
+  const std::byte* x = product_.one_row(block);
   const std::int64_t tiles = product_.tiles_of(block), step = product_.panel_tiles(block);
   float* products = scratch_.products.data();
   TileSource weight;
@@ -462,7 +469,7 @@ void AmxProduct::Worker::multiply_one(const Pending& done, std::int64_t block, c
   zero_products<1>();
   if (product_.one_row_block(done.unit, block, rows)) {
     const bool more = next && product_.one_row_block(*next, next_block, next_rows);
-    one_row_.multiply(rows, more ? &next_rows : nullptr, x);
+    one_row_.multiply(rows, more ? &next_rows : nullptr);
   } else if (product_.direct_source(done.unit, block, weight)) {
     multiply<kInteger, 1>(weight, {{x, x}, 4, kTileRowBytes}, tiles, [](std::int64_t) {});
   } else {

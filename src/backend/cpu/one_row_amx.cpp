@@ -61,10 +61,7 @@ class Nibbles {
   static constexpr std::int64_t kStepBytes = 64;
 
   explicit Nibbles(const LinearPart& part)
-      : levels_(_mm512_load_ps(part.levels.data())),
-        low_nibbles_(_mm512_set1_epi16(0x0f0f)),
-        group_bits_(_mm512_load_si512(kGroupBits.data())),
-        steps_per_group_(kGroups > 1 ? 1 : part.group_size / kStepColumns) {}
+      : levels_(part.levels.data()), steps_per_group_(kGroups > 1 ? 1 : part.group_size / kStepColumns) {}
 
   // The scales of the groups that the block's columns begin in.
   static void load_scales(const OneRowBlock& block, int h, float* out, std::int64_t out_stride) {
@@ -74,18 +71,20 @@ class Nibbles {
     const std::int64_t count =
         (block.first_column + block.columns + part.group_size - 1) / part.group_size - first;
     const std::int64_t filled = (count + kGroups - 1) / kGroups * kGroups;  // zeros where the row ends
+    const std::int64_t begin_of_first = block.row[h] * groups_of_row + first;
+    const float* floats = kHighFirst ? part.stored.absmax.data<float>() + begin_of_first : nullptr;
+    const std::uint16_t* halves =
+        kHighFirst ? nullptr : part.stored.scale.data<std::uint16_t>() + begin_of_first;
     for (std::int64_t r = 0; r < OneRowBlock::kRows; ++r, out += out_stride) {
-      const std::int64_t begin = (block.row[h] + r) * groups_of_row + first;
+      const std::int64_t begin = r * groups_of_row;
       for (std::int64_t g = 0; g < filled; g += 16) {
         const auto mask = static_cast<__mmask16>((1u << std::clamp<std::int64_t>(count - g, 0, 16)) - 1u);
         __m512 values;
         if constexpr (kHighFirst)
-          values = _mm512_maskz_loadu_ps(mask, part.stored.absmax.data<float>() + begin + g);
+          values = _mm512_maskz_loadu_ps(mask, floats + begin + g);
         else
-          values = _mm512_castsi512_ps(
-              _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(
-                                    mask, part.stored.scale.data<std::uint16_t>() + begin + g)),
-                                16));
+          values = _mm512_castsi512_ps(_mm512_slli_epi32(
+              _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, halves + begin + g)), 16));
         _mm512_store_ps(out + g, values);
       }
     }
@@ -101,6 +100,7 @@ class Nibbles {
   template <bool kTail>
   [[gnu::always_inline]] void widen(const std::byte* in, std::int64_t bytes, const float* scales,
                                     std::byte* out) const {
+    const __m512i low_nibbles = _mm512_set1_epi16(0x0f0f), group_bits = _mm512_load_si512(kGroupBits.data());
     const __m512i words = load<kTail>(in, bytes);
     const __m512 values = values_of(scales[0]);
     const __m512i table = to_bf16(values, kGroups == 1 ? values : values_of(scales[1]));
@@ -108,8 +108,8 @@ class Nibbles {
     if constexpr (kGroups == 1) {  // both halves of the table are equal
       for (int i = 0; i < 4; ++i) index[i] = _mm512_srli_epi16(words, static_cast<unsigned>(4 * i));
     } else {  // words & low nibbles | group above each
-      index[0] = _mm512_ternarylogic_epi32(words, low_nibbles_, group_bits_, 0xea);
-      index[1] = _mm512_ternarylogic_epi32(_mm512_srli_epi16(words, 4), low_nibbles_, group_bits_, 0xea);
+      index[0] = _mm512_ternarylogic_epi32(words, low_nibbles, group_bits, 0xea);
+      index[1] = _mm512_ternarylogic_epi32(_mm512_srli_epi16(words, 4), low_nibbles, group_bits, 0xea);
       index[2] = _mm512_srli_epi16(index[0], 8);
       index[3] = _mm512_srli_epi16(index[1], 8);
     }
@@ -123,7 +123,7 @@ class Nibbles {
 
  private:
   [[gnu::always_inline]] __m512 values_of(const float& scale) const {
-    return _mm512_mul_ps(levels_, _mm512_set1_ps(scale));
+    return _mm512_mul_ps(_mm512_load_ps(levels_), _mm512_set1_ps(scale));
   }
 
   // The group of each of 32 words of four codes, above both nibbles that stay in place.
@@ -134,8 +134,7 @@ class Nibbles {
     return bits;
   }();
 
-  __m512 levels_;
-  __m512i low_nibbles_, group_bits_;
+  const float* levels_;
   std::int64_t steps_per_group_;
 };
 
@@ -165,46 +164,75 @@ class Bytes {
   }
 };
 
-// Where the codes of half h of a block begin.
-template <class Format>
-const std::byte* begin_of(const OneRowBlock& block, int h) {
-  return block.part[h]->row(block.row[h]) + block.first_column / kStepColumns * Format::kStepBytes;
+// A pair of weight tiles and the input's tile into registers, two sets in turn; and their products.
+template <int kSet>
+void load_set(const std::byte* weights, const std::byte* x) {
+  load_tile<6 + kSet>(x, 4);
+  load_tile<kSet ? 1 : 4>(weights, kTileRowBytes);
+  load_tile<kSet ? 3 : 5>(weights + 4 * kTileBytes, kTileRowBytes);
 }
 
-// One tile of both halves times the input's columns.
-void multiply_tile(const std::byte* weights, const std::byte* x) {
-  load_tile<6>(x, 4);
-  load_tile<4>(weights, kTileRowBytes);
-  multiply_tiles<false, 0, 4, 6>();
-  load_tile<5>(weights + 4 * kTileBytes, kTileRowBytes);
-  multiply_tiles<false, 2, 5, 6>();
+template <int kSet>
+void multiply_set() {
+  multiply_tiles<false, 0, kSet ? 1 : 4, 6 + kSet>();
+  multiply_tiles<false, 2, kSet ? 3 : 5, 6 + kSet>();
 }
 
 constexpr int kRowsBeside = 8;  // rows that are widened beside each product
+constexpr std::int64_t kMaxGroups = OneRowAmx::kMaxGroups;
 
-// Rows [r, r + kRowsBeside) of half h of a block at step `step` of its columns, widened into a slot.
+// kRowsBeside rows of 128 columns. `bytes`: left of each row, with kTail. `ahead`: from a row to what to
+// fetch.
 template <class Format, bool kTail>
-[[gnu::always_inline]] inline void widen_rows(const OneRowBlock& block, const float* scales,
-                                              std::int64_t scale_stride, std::int64_t step, int h,
-                                              std::int64_t r, std::byte* slot, const std::byte* ahead,
-                                              std::int64_t ahead_stride) {
-  const LinearPart& part = *block.part[h];
-  const Format format(part);
-  const std::int64_t stride = part.row_bytes;
-  const std::byte* in = begin_of<Format>(block, h) + r * stride + step * Format::kStepBytes;
-  const std::int64_t bytes = (block.columns - step * kStepColumns) * Format::kStepBytes / kStepColumns;
-  scales += (h * OneRowBlock::kRows + r) * scale_stride + format.scale_index(block.first_column, step);
-  std::byte* out = slot + h * 4 * kTileBytes + r * kTileRowBytes;
+[[gnu::noinline]] void widen_rows(const Format& format, const std::byte* in, std::int64_t stride,
+                                  std::int64_t ahead, const float* scales, std::byte* out,
+                                  std::int64_t bytes) {
   for (int i = 0; i < kRowsBeside; ++i) {
     for (std::int64_t line = 0; line < Format::kStepBytes; line += 64)
-      _mm_prefetch(ahead + line, _MM_HINT_T1);
-    ahead += ahead_stride;
+      _mm_prefetch(in + ahead + line, _MM_HINT_T1);
     format.template widen<kTail>(in, bytes, scales, out);
     in += stride;
-    scales += scale_stride;
+    scales += kMaxGroups;
     out += kTileRowBytes;
   }
 }
+
+// A block's codes and their scales.
+template <class Format>
+struct Codes {
+  Codes(const OneRowBlock& block, const float* scales_of_rows)
+      : format{Format(*block.part[0]), Format(*block.part[1])},
+        stride(block.part[0]->row_bytes),
+        first_column(block.first_column),
+        columns(block.columns),
+        scales(scales_of_rows) {
+    for (int h = 0; h < 2; ++h)
+      in[h] = block.part[h]->row(block.row[h]) + block.first_column / kStepColumns * Format::kStepBytes;
+  }
+
+  // Rows [8 i, 8 i + 8) at step `step` of the columns; fetches the same rows of `ahead` at its own step.
+  [[gnu::always_inline]] void widen(std::int64_t step, int i, std::byte* slot, const Codes& ahead,
+                                    std::int64_t ahead_step) const {
+    const int h = i / 2;
+    const std::int64_t row = i % 2 * kRowsBeside * stride;
+    const std::byte* from = in[h] + row + step * Format::kStepBytes;
+    const std::int64_t distance = ahead.in[h] + row + ahead_step * Format::kStepBytes - from;
+    const std::int64_t left = columns - step * kStepColumns;
+    const float* row_scales =
+        scales + i * kRowsBeside * kMaxGroups + format[h].scale_index(first_column, step);
+    std::byte* out = slot + h * 4 * kTileBytes + i % 2 * kRowsBeside * kTileRowBytes;
+    if (left >= kStepColumns)
+      widen_rows<Format, false>(format[h], from, stride, distance, row_scales, out, 0);
+    else
+      widen_rows<Format, true>(format[h], from, stride, distance, row_scales, out,
+                               left * Format::kStepBytes / kStepColumns);
+  }
+
+  Format format[2];
+  const std::byte* in[2];
+  std::int64_t stride, first_column, columns;
+  const float* scales;  // kMaxGroups a row
+};
 
 }  // namespace
 
@@ -218,56 +246,57 @@ bool OneRowAmx::supports(const OneRowBlock& block) {
 }
 
 template <class Format>
-void OneRowAmx::multiply_as(const OneRowBlock& block, const OneRowBlock* next, const std::byte* x) {
+void OneRowAmx::multiply_as(const OneRowBlock& block, const OneRowBlock* next) {
   constexpr std::int64_t kSlotBytes = kRingBytes / 2;
   const std::int64_t steps = (block.columns + kStepColumns - 1) / kStepColumns;
-  const OneRowBlock& ahead = next ? *next : block;
-  const std::byte* ahead_begin[2] = {begin_of<Format>(ahead, 0), begin_of<Format>(ahead, 1)};
-  const auto load_scales = [&](const OneRowBlock& of, Scales& scales) {
-    for (int h = 0; h < 2; ++h) Format::load_scales(of, h, scales.of[h * OneRowBlock::kRows], kMaxGroups);
-  };
-  // Part i of four of the block's step.
-  const auto widen = [&](const OneRowBlock& of, const Scales& scales, std::int64_t step, int i, int slot,
-                         std::int64_t ahead_step) {
-    const int h = i / 2;
-    const std::int64_t r = i % 2 * kRowsBeside, stride = ahead.part[h]->row_bytes;
-    const std::byte* ahead_rows = ahead_begin[h] + r * stride + ahead_step * Format::kStepBytes;
-    if ((step + 1) * kStepColumns <= of.columns)
-      widen_rows<Format, false>(of, scales.of[0], kMaxGroups, step, h, r, ring_ + slot * kSlotBytes,
-                                ahead_rows, stride);
-    else
-      widen_rows<Format, true>(of, scales.of[0], kMaxGroups, step, h, r, ring_ + slot * kSlotBytes,
-                               ahead_rows, stride);
-  };
+  float* scales[2] = {scales_[turn_].of[0], scales_[turn_ ^ 1].of[0]};
+  const Codes<Format> codes(block, scales[0]), ahead(next ? *next : block, scales[1]);
   if (!primed_) {
-    load_scales(block, scales_[turn_]);
-    for (int i = 0; i < 4; ++i) widen(block, scales_[turn_], 0, i, slot_, 0);
+    for (int h = 0; h < 2; ++h)
+      Format::load_scales(block, h, scales[0] + h * OneRowBlock::kRows * kMaxGroups, kMaxGroups);
+    for (int i = 0; i < 4; ++i) codes.widen(0, i, ring_ + slot_ * kSlotBytes, ahead, 0);
+    load_set<0>(ring_ + slot_ * kSlotBytes, block.x);
   }
-  if (next) load_scales(*next, scales_[turn_ ^ 1]);
-  for (std::int64_t step = 0; step < steps; ++step, x += 4 * kTileRowBytes, slot_ ^= 1) {
+  if (next)
+    for (int h = 0; h < 2; ++h)
+      Format::load_scales(*next, h, scales[1] + h * OneRowBlock::kRows * kMaxGroups, kMaxGroups);
+  const std::byte* x = block.x;
+  for (std::int64_t step = 0; step < steps; ++step, x += 4 * kTileRowBytes) {
     const std::byte* tiles = ring_ + slot_ * kSlotBytes;
-    for (int i = 0; i < 4; ++i) {
-      if (step + 1 < steps)
-        widen(block, scales_[turn_], step + 1, i, slot_ ^ 1, step);
-      else if (next)
-        widen(*next, scales_[turn_ ^ 1], 0, i, slot_ ^ 1, step);
-      multiply_tile(tiles + i * kTileBytes, x + i * kTileRowBytes);
+    slot_ ^= 1;
+    std::byte* slot = ring_ + slot_ * kSlotBytes;
+    const bool last = step + 1 == steps, more = !last || next;
+    const Codes<Format>& coming = last ? ahead : codes;
+    const std::int64_t coming_step = last ? 0 : step + 1;
+    if (more) coming.widen(coming_step, 0, slot, ahead, step);
+    load_set<1>(tiles + kTileBytes, x + kTileRowBytes);
+    multiply_set<0>();
+    if (more) coming.widen(coming_step, 1, slot, ahead, step);
+    load_set<0>(tiles + 2 * kTileBytes, x + 2 * kTileRowBytes);
+    multiply_set<1>();
+    if (more) coming.widen(coming_step, 2, slot, ahead, step);
+    load_set<1>(tiles + 3 * kTileBytes, x + 3 * kTileRowBytes);
+    multiply_set<0>();
+    if (more) {
+      coming.widen(coming_step, 3, slot, ahead, step);
+      load_set<0>(slot, last ? next->x : x + 4 * kTileRowBytes);
     }
+    multiply_set<1>();
   }
   primed_ = next != nullptr;
   turn_ ^= 1;
 }
 
-void OneRowAmx::multiply(const OneRowBlock& block, const OneRowBlock* next, const std::byte* x) {
+void OneRowAmx::multiply(const OneRowBlock& block, const OneRowBlock* next) {
   const Kind kind = kind_of(*block.part[0]);
   if (next && (!supports(*next) || kind_of(*next->part[0]) != kind)) next = nullptr;
   switch (kind) {
-    case Kind::kInt4Group32: return multiply_as<Nibbles<4, false>>(block, next, x);
-    case Kind::kInt4Group64: return multiply_as<Nibbles<2, false>>(block, next, x);
-    case Kind::kInt4Group128: return multiply_as<Nibbles<1, false>>(block, next, x);
-    case Kind::kNf4: return multiply_as<Nibbles<2, true>>(block, next, x);
-    case Kind::kInt8: return multiply_as<Bytes<false>>(block, next, x);
-    case Kind::kInt8Packed: return multiply_as<Bytes<true>>(block, next, x);
+    case Kind::kInt4Group32: return multiply_as<Nibbles<4, false>>(block, next);
+    case Kind::kInt4Group64: return multiply_as<Nibbles<2, false>>(block, next);
+    case Kind::kInt4Group128: return multiply_as<Nibbles<1, false>>(block, next);
+    case Kind::kNf4: return multiply_as<Nibbles<2, true>>(block, next);
+    case Kind::kInt8: return multiply_as<Bytes<false>>(block, next);
+    case Kind::kInt8Packed: return multiply_as<Bytes<true>>(block, next);
     case Kind::kNone: break;
   }
 }

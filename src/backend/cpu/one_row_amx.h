@@ -16,34 +16,37 @@ struct OneRowBlock {
   const LinearPart* part[2];
   std::int64_t row[2];  // in the part
   std::int64_t first_column, columns;
+  // The same columns of the input in the weight's order, bf16, zero up to a multiple of 128.
+  const std::byte* x;
 };
 
 class OneRowAmx {
  public:
   // Bytes that `ring` points to: 128 columns of 32 rows, twice; 64-byte aligned.
   static constexpr std::int64_t kRingBytes = 16 << 10;
+  static constexpr std::int64_t kMaxGroups = 64;  // of a block of 2048 columns
   explicit OneRowAmx(std::byte* ring) : ring_(ring) {}
 
   // Whether the block is of a kind that is widened here.
   static bool supports(const OneRowBlock& block);
 
-  // Adds the products of the rows of half h to tile 2 h, of configured tiles (4 and 5: weights, 6: input).
-  // x: the block's columns of the input in the weight's order, bf16, zero up to a multiple of 128. `next`:
-  // the block of the following call, or null.
-  void multiply(const OneRowBlock& block, const OneRowBlock* next, const std::byte* x);
+  // Adds the products of the rows of half h to tile 2 h; tiles 1, 3, 4 and 5 are of 16 rows of 64
+  // bytes, 6 and 7 of 4. `next`: the block of the following call, or null.
+  void multiply(const OneRowBlock& block, const OneRowBlock* next);
 
  private:
-  static constexpr std::int64_t kMaxGroups = 64;  // of a block of 2048 columns
   struct Scales {
     alignas(64) float of[2 * OneRowBlock::kRows][kMaxGroups];
   };
 
   template <class Format>
-  void multiply_as(const OneRowBlock& block, const OneRowBlock* next, const std::byte* x);
+  void multiply_as(const OneRowBlock& block, const OneRowBlock* next);
 
   std::byte* ring_;
   int slot_ = 0, turn_ = 0;
-  bool primed_ = false;  // the first 128 columns of the block lie in the ring, its scales in scales_[turn_]
+  // The first 128 columns of the block lie in the ring, its first tiles are loaded, its scales in
+  // scales_[turn_].
+  bool primed_ = false;
   Scales scales_[2];
 };
 
