@@ -18,7 +18,7 @@ test: dependencies
 	cmake --build $(BUILD)
 	tools/fetch_models.sh
 	tools/import_smollm2.sh $(BUILD)/bise
-	ctest --test-dir $(BUILD) --output-on-failure --timeout 900
+	ctest --test-dir $(BUILD) -j2 --output-on-failure --timeout 900
 
 # The checkpoints that bise writes, loaded by transformers, compressed-tensors and bitsandbytes (about 6 GB of
 # Python packages, kept in ~/.cache/bise-peers).
