@@ -30,11 +30,8 @@ Sequences from_rows(const std::string& model, const CalibrationOptions& options)
       ids = encoder.encode(row["messages"], Json(), false);
     } else if (row.contains("text")) {
       ids = tokenizer->encode(require_string(row, "text", where));
-    } else if (row.contains("token_ids") && row["token_ids"].is_array()) {
-      for (const Json& id : row["token_ids"]) {
-        if (!id.is_number_integer()) throw Error("not a token id").at(where).got(id.dump().substr(0, 40));
-        ids.push_back(id.get<std::int32_t>());
-      }
+    } else if (row.contains("token_ids")) {
+      ids = read_token_ids(row["token_ids"], where + ": key \"token_ids\"");
     } else {
       throw Error("a calibration row needs \"text\", \"messages\" or \"token_ids\"").at(where);
     }

@@ -34,6 +34,21 @@ void for_each_jsonl(const std::string& path,
   }
 }
 
+std::vector<std::int32_t> read_token_ids(const Json& list, const std::string& where,
+                                         std::int64_t vocab_size) {
+  if (!list.is_array()) throw Error("wrong type").at(where).expected("a list of token ids");
+  std::vector<std::int32_t> ids;
+  for (const Json& id : list) {
+    if (!id.is_number_integer() || id.get<std::int64_t>() < 0 || id.get<std::int64_t>() >= vocab_size)
+      throw Error("not a token id")
+          .at(where)
+          .expected(fmt::format("0 to {}", vocab_size - 1))
+          .got(id.dump().substr(0, 40));
+    ids.push_back(id.get<std::int32_t>());
+  }
+  return ids;
+}
+
 void print_jsonl(const Json& object) {
   const std::string line = json_text(object) + "\n";
   std::fwrite(line.data(), 1, line.size(), stdout);

@@ -19,17 +19,7 @@ std::vector<std::int32_t> read_tokens(const Json& row, const std::string& where,
     ids = model.tokenizer().encode(require_string(row, "text", where),
                                    {.add_special_tokens = find_bool(row, "add_special_tokens", true, where)});
   } else {
-    if (!row["token_ids"].is_array())
-      throw Error("wrong type").at(where + ": key \"token_ids\"").expected("a list");
-    for (const Json& id : row["token_ids"]) {
-      if (!id.is_number_integer() || id.get<std::int64_t>() < 0 ||
-          id.get<std::int64_t>() >= model.config().vocab_size)
-        throw Error("not a token of this model")
-            .at(where)
-            .expected(fmt::format("0 to {}", model.config().vocab_size - 1))
-            .got(id.dump().substr(0, 40));
-      ids.push_back(id.get<std::int32_t>());
-    }
+    ids = read_token_ids(row["token_ids"], where + ": key \"token_ids\"", model.config().vocab_size);
   }
   if (ids.empty()) throw Error("nothing to score").at(where);
   return ids;

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "cli/jsonl.h"
 
 namespace bise {
 namespace {
@@ -28,17 +29,6 @@ const std::set<std::string> kFields = {"prompt",
                                        "presence_penalty",
                                        "frequency_penalty",
                                        "model"};
-
-std::vector<std::int32_t> read_ids(const Json& list, const std::string& where) {
-  if (!list.is_array()) throw Error("wrong type").at(where).expected("a list of token ids");
-  std::vector<std::int32_t> ids;
-  for (const Json& id : list) {
-    if (!id.is_number_integer() || id.get<std::int64_t>() < 0 || id.get<std::int64_t>() > INT32_MAX)
-      throw Error("not a token id").at(where).got(id.dump().substr(0, 40));
-    ids.push_back(id.get<std::int32_t>());
-  }
-  return ids;
-}
 
 std::vector<std::string> read_stop(const Json& stop, const std::string& where) {
   if (stop.is_string()) return {stop.get<std::string>()};
@@ -68,7 +58,7 @@ void read_sampling(const Json& row, const std::string& where, SamplingParams& pa
     params.seed = static_cast<std::uint64_t>(require_int(row, "seed", where));
   if (find_bool(row, "ignore_eos", false, where)) params.stop_token_ids.clear();
   if (row.contains("stop_token_ids") && !row["stop_token_ids"].is_null()) {
-    for (const std::int32_t id : read_ids(row["stop_token_ids"], where + ": key \"stop_token_ids\""))
+    for (const std::int32_t id : read_token_ids(row["stop_token_ids"], where + ": key \"stop_token_ids\""))
       params.stop_token_ids.push_back(id);
   }
 }
@@ -79,7 +69,7 @@ std::vector<std::int32_t> read_prompt(const Json& row, const std::string& where,
   if (forms != 1)
     throw Error("a row holds exactly one of \"prompt\", \"messages\" and \"token_ids\"").at(where);
   if (row.contains("prompt")) return tokenizer.encode(require_string(row, "prompt", where));
-  if (row.contains("token_ids")) return read_ids(row["token_ids"], where + ": key \"token_ids\"");
+  if (row.contains("token_ids")) return read_token_ids(row["token_ids"], where + ": key \"token_ids\"");
   const Json tools = row.contains("tools") ? row["tools"] : Json();
   return messages.encode(row["messages"], tools, true);
 }

@@ -25,18 +25,8 @@ Json encode_row(const Json& row, const std::string& where, const Tokenizer& toke
 }
 
 Json decode_row(const Json& row, const std::string& where, const Tokenizer& tokenizer) {
-  const Json& list = require(row, "token_ids", where);
-  if (!list.is_array()) throw Error("wrong type").at(where + ": key \"token_ids\"").expected("a list");
-  std::vector<std::int32_t> ids;
-  for (const Json& id : list) {
-    if (!id.is_number_integer() || id.get<std::int64_t>() < 0 ||
-        id.get<std::int64_t>() >= tokenizer.vocab_size())
-      throw Error("not a token of this vocabulary")
-          .at(where)
-          .expected(fmt::format("0 to {}", tokenizer.vocab_size() - 1))
-          .got(id.dump().substr(0, 40));
-    ids.push_back(id.get<std::int32_t>());
-  }
+  const std::vector<std::int32_t> ids =
+      read_token_ids(require(row, "token_ids", where), where + ": key \"token_ids\"", tokenizer.vocab_size());
   return {{"text", tokenizer.decode(ids, find_bool(row, "skip_special_tokens", true, where))}};
 }
 
