@@ -4,6 +4,9 @@ namespace bise {
 
 std::string_view admission_text(Admission admission) {
   switch (admission) {
+    case Admission::kQueueFull: return "too many requests are waiting";
+    case Admission::kQueueTokensFull: return "too many tokens are waiting";
+    case Admission::kStopped: return "the engine takes no more requests";
     case Admission::kAccepted: return "accepted";
     case Admission::kEmptyPrompt: return "the prompt is empty";
     case Admission::kPromptTooLong: return "the prompt is longer than the context";
@@ -18,6 +21,7 @@ std::string_view finish_reason_text(FinishReason reason) {
     case FinishReason::kStop: return "stop";
     case FinishReason::kLength: return "length";
     case FinishReason::kAbort: return "abort";
+    case FinishReason::kError: return "error";
   }
   return "?";
 }

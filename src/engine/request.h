@@ -2,9 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
+
+#include "engine/token_constraint.h"
 
 namespace bise {
 
@@ -21,16 +26,39 @@ struct SamplingParams {
   std::int64_t min_tokens = 0;                    // stop tokens are not drawn before
   std::vector<std::int32_t> stop_token_ids = {};  // the model's end-of-sequence ids included
 
+  std::vector<std::pair<std::int32_t, float>> logit_bias = {};
+  std::vector<std::int32_t> allowed_token_ids = {};        // empty: all
+  std::vector<std::vector<std::int32_t>> bad_words = {};   // token sequences that may not be completed
+  std::shared_ptr<const TokenConstraint> constraint = {};  // its initial state; null: none
+
+  // Log-probabilities of each generated token and of this many best ones; kNoLogprobs: none, kAllLogprobs:
+  // of the whole vocabulary.
+  std::int64_t logprobs = kNoLogprobs;
+  std::int64_t prompt_logprobs = kNoLogprobs;        // the same for each prompt token but the first
+  std::vector<std::int32_t> logprob_token_ids = {};  // reported besides the best ones
+
+  static constexpr std::int64_t kNoLogprobs = -2, kAllLogprobs = -1;
   bool greedy() const { return temperature < 1e-5; }
 };
 
 struct GenerationRequest {
   std::vector<std::int32_t> prompt = {};
   SamplingParams sampling = {};
+  std::int64_t priority = 0;    // with the priority policy: smaller first
+  std::string cache_salt = {};  // requests share prefix blocks only with those of the same salt
 };
 
 // Whether a request can run at all.
-enum class Admission { kAccepted, kEmptyPrompt, kPromptTooLong, kTokenOutOfVocabulary, kBadSampling };
+enum class Admission {
+  kAccepted,
+  kEmptyPrompt,
+  kPromptTooLong,
+  kTokenOutOfVocabulary,
+  kBadSampling,
+  kQueueFull,        // more than max_num_queued_reqs would wait
+  kQueueTokensFull,  // more than max_num_queued_tokens would wait
+  kStopped,          // the engine takes no more, or is dead
+};
 // "the prompt is empty", ...
 std::string_view admission_text(Admission admission);
 
@@ -38,8 +66,9 @@ enum class FinishReason {
   kStop,    // a stop token, or the caller said so
   kLength,  // max_tokens, or the context is full
   kAbort,   // cancelled, or not admitted
+  kError,   // the engine failed
 };
-// "stop", "length", "abort"
+// "stop", "length", "abort", "error"
 std::string_view finish_reason_text(FinishReason reason);
 
 struct GenerationResult {
