@@ -21,18 +21,19 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
     {"text", {"base"}},
     {"net", {"base"}},
     {"report", {"base"}},
+    {"grammar", {"base", "text"}},
     {"formats", {"base", "tensor"}},
     {"backend", {"base", "tensor"}},
     {"hub", {"base", "net"}},
     {"model", {"base", "tensor", "formats", "backend"}},
     {"quantize", {"base", "tensor", "formats", "backend", "model"}},
     {"engine", {"base", "tensor", "backend", "model"}},
-    {"serve", {"base", "text", "net", "report", "formats", "engine"}},
+    {"serve", {"base", "text", "net", "report", "grammar", "formats", "engine"}},
     {"eval", {"base", "text", "net", "report", "formats", "engine"}},
     {"bench", {"base", "text", "net", "report", "formats", "engine"}},
     {"cli",
-     {"base", "tensor", "text", "net", "report", "formats", "backend", "hub", "model", "quantize", "engine",
-      "serve", "eval", "bench"}},
+     {"base", "tensor", "text", "net", "report", "grammar", "formats", "backend", "hub", "model", "quantize",
+      "engine", "serve", "eval", "bench"}},
 };
 
 // Library header prefix -> the only folders that may include it.
