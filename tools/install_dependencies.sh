@@ -6,7 +6,7 @@ set -euo pipefail
 packages=(
   g++ cmake ninja-build ccache pkg-config git python3 python3-pip unzip
   libfmt-dev nlohmann-json3-dev libyaml-cpp-dev libcli11-dev libpcre2-dev
-  libopenblas-dev liblapacke-dev libxxhash-dev
+  libboost1.81-dev libssl-dev libopenblas-dev liblapacke-dev libxxhash-dev
   libgtest-dev libbenchmark-dev
 )
 

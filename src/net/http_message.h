@@ -1,6 +1,7 @@
 // What HTTP/1.1 carries, as plain values for server and client.
 #pragma once
 
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,6 +18,7 @@ class HttpHeaders {
 
   void set(std::string name, std::string value);  // replaces all of that name
   void add(std::string name, std::string value);
+  void remove(std::string_view name);                                 // all of that name
   std::optional<std::string_view> find(std::string_view name) const;  // the first
   const std::vector<std::pair<std::string, std::string>>& fields() const { return fields_; }
 
@@ -38,6 +40,9 @@ struct HttpResponse {
   HttpHeaders headers;  // content-length, date and connection are added by the server
   std::string body;
 };
+
+// ASCII letters only, as HTTP compares names.
+bool equal_ignoring_case(std::string_view a, std::string_view b);
 
 // "Not Found" for 404.
 std::string_view status_phrase(int status);

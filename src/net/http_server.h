@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "net/http_message.h"
 
@@ -14,8 +15,9 @@ namespace bise {
 
 struct HttpServerOptions {
   std::string host = "0.0.0.0";
-  std::uint16_t port = 8000;  // 0: any free one
-  std::string unix_socket;    // path; replaces host and port
+  std::uint16_t port = 8000;         // 0: any free one
+  std::string unix_socket;           // path; replaces host and port
+  unsigned unix_socket_mode = 0666;  // permissions of that file: anyone on the machine, as a port is
   int threads = 1;
   std::size_t max_body_bytes = std::size_t{64} << 20;    // more: 413
   std::size_t max_header_bytes = std::size_t{64} << 10;  // more: 431
@@ -28,6 +30,9 @@ struct HttpServerOptions {
   // TLS when certfile is given (PEM).
   std::string ssl_certfile, ssl_keyfile, ssl_ca_certs, ssl_ciphers;
   bool ssl_require_client_cert = false;
+  // The answer to a request that never reaches the handler (400, 408, 413, 417, 431, 501); by default the
+  // reason as plain text. Called on an I/O thread.
+  std::function<HttpResponse(int status, std::string_view reason)> error_page;
 };
 
 // One request and its answer. All methods may be called from any thread, at once or later, also after the
@@ -38,6 +43,8 @@ class HttpExchange {
   virtual ~HttpExchange() = default;
 
   virtual const HttpRequest& request() const = 0;
+  // The request's body, moved out: a long answer need not keep it. One thread only.
+  virtual std::string take_body() = 0;
   virtual void respond(HttpResponse response) = 0;
 
   virtual void start_stream(int status, HttpHeaders headers) = 0;
@@ -47,8 +54,9 @@ class HttpExchange {
   // Bytes queued and not yet given to the kernel: a producer may join its pieces while this is not 0.
   virtual std::size_t unsent_bytes() const = 0;
 
-  // `callback` runs once, on an I/O thread, when the client is gone before the answer was finished; at once
-  // when it already is. Setting another replaces it; finishing the answer drops it.
+  // `callback` runs once, on an I/O thread, when the client is gone before the answer was finished; at once,
+  // on this thread, when it already is. Setting another replaces it; finishing the answer drops it.
+  // A client that closes its sending side counts as gone, as with uvicorn.
   virtual void on_disconnect(std::function<void()> callback) = 0;
   virtual bool disconnected() const = 0;
 };
@@ -57,7 +65,9 @@ class HttpServer {
  public:
   // Called on an I/O thread with each whole request: it must not block. An exception becomes 500.
   using Handler = std::function<void(std::shared_ptr<HttpExchange>)>;
-  // Called when an answer has been sent or given up: for the access log and the HTTP metrics.
+  // Called on an I/O thread when an answer has been sent or given up: for the access log and the HTTP
+  // metrics. `status` is 499 when the client left before there was one; `bytes` went to the kernel, header
+  // included; `seconds` run from the first byte of the request.
   using OnDone = std::function<void(const HttpRequest&, int status, std::size_t bytes, double seconds)>;
 
   // Binds and listens; throws Error naming the address when that fails. Serving begins with start().
