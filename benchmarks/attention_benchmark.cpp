@@ -59,8 +59,8 @@ class Step {
     const std::int64_t rows = batch_.tokens();
     backend_->write(std::span(values).first(static_cast<std::size_t>(rows * qkv_->columns())), rows, *qkv_);
   }
-  void store(std::int64_t layer) { backend_->rope_and_store(model_.shape, rope_, layer, *qkv_); }
-  void attend(std::int64_t layer) { backend_->attention(model_.shape, layer, 0, *qkv_, {}, *out_); }
+  void store(std::int64_t layer) { backend_->rope_and_store(model_.shape, rope_, {0, layer}, *qkv_); }
+  void attend(std::int64_t layer) { backend_->attention(model_.shape, {0, layer}, 0, *qkv_, {}, *out_); }
   const Model& model() const { return model_; }
 
  private:

@@ -33,13 +33,24 @@ struct Batch {
   std::span<const std::int32_t> positions;     // [tokens] of each token in its sequence
   std::span<const std::int32_t> query_starts;  // [sequences + 1] first token of each sequence; last = tokens
   std::span<const std::int32_t> context_lengths;  // [sequences] tokens in the cache after this step
-  // [sequences, blocks_per_sequence] block i of a sequence holds its positions [i, i+1) * block_size;
-  // entries beyond the context, and blocks freed behind a sliding window, are -1.
+  // [sequences, groups, blocks_per_sequence], see blocks(). Layers of one group share a table (KV groups,
+  // model/kv_layout.h).
   std::span<const std::int32_t> block_table;
-  std::int64_t blocks_per_sequence = 0;
+  std::int64_t blocks_per_sequence = 0, groups = 1;
 
   std::int64_t tokens() const { return static_cast<std::int64_t>(token_ids.size()); }
   std::int64_t sequences() const { return static_cast<std::int64_t>(context_lengths.size()); }
+  // [blocks_per_sequence] block i holds positions [i, i+1) * block_size. -1 stands for a block freed behind
+  // the group's sliding window, whose positions are not read; entries beyond the context have no meaning.
+  std::span<const std::int32_t> blocks(std::int64_t sequence, std::int64_t group) const {
+    return block_table.subspan(static_cast<std::size_t>((sequence * groups + group) * blocks_per_sequence),
+                               static_cast<std::size_t>(blocks_per_sequence));
+  }
+};
+
+// Where a layer's keys and values stand: in slot `slot` of the blocks of group `group`.
+struct CacheLayer {
+  std::int64_t group = 0, slot = 0;
 };
 
 struct AttentionShape {
@@ -49,6 +60,7 @@ struct AttentionShape {
 };
 
 struct KvCacheShape {
+  // Layers that one block holds; with several KV groups fewer than the model has.
   std::int64_t layers = 0, num_blocks = 0, block_size = 0, num_kv_heads = 0, head_dim = 0;
   DType dtype = DType::kBF16;  // kBF16; kF32 where the backend says so; kF8E4M3 in a later issue
 };
@@ -178,14 +190,14 @@ class Backend {
   virtual void gated_linear(const LinearInput& in, const LinearWeight& gate_up, InputEncoding encoding,
                             LinearInput& out) = 0;
 
-  // Rotates q and k of qkv [tokens, qkv_columns] in place and writes k and v into layer `layer` of the cache.
-  virtual void rope_and_store(const AttentionShape& shape, const RopeTable& rope, std::int64_t layer,
+  // Rotates q and k of qkv [tokens, qkv_columns] in place and writes k and v into the cache.
+  virtual void rope_and_store(const AttentionShape& shape, const RopeTable& rope, CacheLayer layer,
                               Matrix& qkv) = 0;
 
   // Causal attention of every query over its sequence's cached keys, softmax(q k / sqrt(head_dim)) v.
   // With sliding_window w > 0 a query at position p sees positions (p - w, p]. out [tokens, heads *
   // head_dim].
-  virtual void attention(const AttentionShape& shape, std::int64_t layer, std::int64_t sliding_window,
+  virtual void attention(const AttentionShape& shape, CacheLayer layer, std::int64_t sliding_window,
                          const Matrix& qkv, InputEncoding encoding, LinearInput& out) = 0;
 
   // Mixtral's sparse MLP: softmax over the router's logits, the top experts_per_token kept and renormalized

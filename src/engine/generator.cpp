@@ -27,10 +27,11 @@ Generator::Generator(Decoder& decoder, ThreadPool& pool, const GeneratorOptions&
     : decoder_(decoder),
       pool_(pool),
       options_(options),
-      cache_(decoder.make_kv_cache(cache_blocks(options, decoder.backend().preferred_block_size()),
+      cache_(decoder.make_kv_cache(groups() * cache_blocks(options, decoder.backend().preferred_block_size()),
                                    options.kv_cache_dtype)),
       blocks_(cache_->shape().num_blocks, cache_->shape().block_size),
-      batch_(decoder.limits().max_tokens, options.max_num_seqs, blocks_.blocks_for(options.max_model_len)),
+      batch_(decoder.limits().max_tokens, options.max_num_seqs, blocks_.blocks_for(options.max_model_len),
+             groups()),
       scratch_(static_cast<std::size_t>(pool.threads()), Sampler::Scratch(decoder.config().vocab_size)) {
   check(decoder.limits().max_tokens >= options.max_num_seqs, "a step has room for every sequence");
   const auto sequences = static_cast<std::size_t>(options.max_num_seqs);
@@ -48,8 +49,12 @@ Admission Generator::admission(const GenerationRequest& request) const {
   return valid(request.sampling) ? Admission::kAccepted : Admission::kBadSampling;
 }
 
+std::int64_t Generator::groups() const {
+  return static_cast<std::int64_t>(decoder_.kv_layout().groups.size());
+}
+
 std::int64_t Generator::context() const {
-  return std::min(options_.max_model_len, blocks_.num_blocks() * blocks_.block_size());
+  return std::min(options_.max_model_len, blocks_.num_blocks() / groups() * blocks_.block_size());
 }
 
 std::int64_t Generator::longest(const GenerationRequest& request) const {
@@ -90,7 +95,8 @@ void Generator::start(std::size_t request, const GenerationRequest& wanted) {
                     .stop_token_ids = wanted.sampling.stop_token_ids};
   sequence.token_ids.reserve(static_cast<std::size_t>(max_total));
   results_[request].token_ids.reserve(static_cast<std::size_t>(max_total - prompt_tokens));
-  check(blocks_.allocate(blocks_.blocks_for(max_total), sequence.blocks), "an admitted request has blocks");
+  check(blocks_.allocate(groups() * blocks_.blocks_for(max_total), sequence.blocks),
+        "an admitted request has blocks");
   running_.push_back(std::move(sequence));
 }
 
@@ -118,7 +124,7 @@ bool Generator::schedule(std::span<const GenerationRequest> requests) {
          static_cast<std::int64_t>(running_.size()) < options_.max_num_seqs) {
     const GenerationRequest& wanted = requests[next_request_];
     if (results_[next_request_].admission == Admission::kAccepted) {
-      if (blocks_.blocks_for(longest(wanted)) > blocks_.free_blocks()) break;
+      if (groups() * blocks_.blocks_for(longest(wanted)) > blocks_.free_blocks()) break;
       start(next_request_, wanted);
       add_to_step(running_.back());
     }

@@ -63,6 +63,8 @@ class Generator {
 
   // Tokens, prompt and output, that a sequence can have at all, and that this request can grow to.
   std::int64_t context() const;
+  // Block tables, and so blocks for every block's tokens, that a sequence has.
+  std::int64_t groups() const;
   std::int64_t longest(const GenerationRequest& request) const;
   void start(std::size_t request, const GenerationRequest& wanted);
   void add_to_step(Sequence& sequence);

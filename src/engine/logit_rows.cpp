@@ -24,14 +24,15 @@ LogitRows::LogitRows(std::vector<Decoder*> decoders, ThreadPool& pool, std::int6
       max_logit_rows_(smallest(decoders_, &DecoderLimits::max_logit_rows)),
       max_length_(max_length),
       blocks_per_sequence_((max_length + decoders_.front()->backend().preferred_block_size() - 1) /
-                           decoders_.front()->backend().preferred_block_size()),
-      batch_(max_tokens_, sequences, blocks_per_sequence_) {
+                           decoders_.front()->backend().preferred_block_size()) {
   for (Decoder* decoder : decoders_) {
     check(decoder->config().vocab_size == decoders_.front()->config().vocab_size,
           "the decoders have one vocabulary");
     check(decoder->backend().preferred_block_size() == decoders_.front()->backend().preferred_block_size(),
           "the caches have one block size");
-    caches_.push_back(decoder->make_kv_cache(sequences * blocks_per_sequence_, kv_cache_dtype));
+    const auto groups = static_cast<std::int64_t>(decoder->kv_layout().groups.size());
+    caches_.push_back(decoder->make_kv_cache(sequences * groups * blocks_per_sequence_, kv_cache_dtype));
+    batches_.emplace_back(max_tokens_, sequences, blocks_per_sequence_, groups);
   }
 }
 
@@ -41,22 +42,26 @@ std::int64_t LogitRows::sequences_at_once(const Decoder& decoder, std::int64_t l
 
 void LogitRows::run(std::span<const std::span<const std::int32_t>> sequences, std::int64_t first,
                     std::int64_t skip_last, const VisitRow& visit) {
-  std::vector<std::int32_t> blocks(static_cast<std::size_t>(blocks_per_sequence_));
+  std::vector<std::int32_t> blocks;
   std::vector<std::int64_t> computed(sequences.size());
   for (;;) {
-    batch_.clear();
+    for (StepBatch& batch : batches_) batch.clear();
     rows_.clear();
     places_.clear();
-    for (std::size_t s = 0; s < sequences.size() && batch_.free_tokens() > 0; ++s) {
+    for (std::size_t s = 0; s < sequences.size() && batches_.front().free_tokens() > 0; ++s) {
       const auto length = static_cast<std::int64_t>(sequences[s].size());
       check(length <= max_length_, "the sequence fits the cache");
-      const std::int64_t count = std::min(length - computed[s], batch_.free_tokens());
+      const std::int64_t count = std::min(length - computed[s], batches_.front().free_tokens());
       if (count == 0) continue;
-      std::iota(blocks.begin(), blocks.end(),
-                static_cast<std::int32_t>(s) * static_cast<std::int32_t>(blocks_per_sequence_));
-      const std::int64_t row = batch_.tokens();
-      batch_.add(sequences[s].subspan(static_cast<std::size_t>(computed[s]), static_cast<std::size_t>(count)),
-                 computed[s], blocks);
+      const std::int64_t row = batches_.front().tokens();
+      for (std::size_t d = 0; d < decoders_.size(); ++d) {
+        blocks.resize(decoders_[d]->kv_layout().groups.size() *
+                      static_cast<std::size_t>(blocks_per_sequence_));
+        std::iota(blocks.begin(), blocks.end(), static_cast<std::int32_t>(s * blocks.size()));
+        batches_[d].add(
+            sequences[s].subspan(static_cast<std::size_t>(computed[s]), static_cast<std::size_t>(count)),
+            computed[s], blocks);
+      }
       const std::int64_t begin = std::max(first, computed[s]);
       const std::int64_t end = std::min(computed[s] + count, length - skip_last);
       for (std::int64_t position = begin; position < end; ++position) {
@@ -65,8 +70,8 @@ void LogitRows::run(std::span<const std::span<const std::int32_t>> sequences, st
       }
       computed[s] += count;
     }
-    if (batch_.tokens() == 0) return;
-    for (std::size_t d = 0; d < decoders_.size(); ++d) decoders_[d]->forward(batch_.view(), *caches_[d]);
+    if (batches_.front().tokens() == 0) return;
+    for (std::size_t d = 0; d < decoders_.size(); ++d) decoders_[d]->forward(batches_[d].view(), *caches_[d]);
     visit_step(visit);
   }
 }

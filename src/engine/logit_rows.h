@@ -47,7 +47,7 @@ class LogitRows {
   ThreadPool& pool_;
   std::int64_t max_tokens_, max_logit_rows_, max_length_, blocks_per_sequence_;
   std::vector<std::unique_ptr<KvCache>> caches_;
-  StepBatch batch_;
+  std::vector<StepBatch> batches_;  // the same tokens, each decoder's own block tables
   // Of the step that runs: rows whose logits are wanted, and their places.
   std::vector<std::int32_t> rows_;
   std::vector<RowPlace> places_;

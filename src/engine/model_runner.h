@@ -9,6 +9,7 @@
 
 #include "engine/engine.h"
 #include "engine/sampler.h"
+#include "model/kv_layout.h"
 
 namespace bise {
 
@@ -35,17 +36,6 @@ struct StepResult {
   std::vector<std::int32_t> token_ids;  // drawn: 1 + accepted drafts, none without `sample`
   std::vector<PositionLogprobs> logprobs;
   std::vector<PositionLogprobs> prompt_logprobs;
-};
-
-// Which layers share a block table: layers of the same sliding window. Layer l of the model is slot
-// `slots[l]` of group `groups[l]`; a physical block holds `slots_per_block` layers.
-struct KvLayout {
-  struct Group {
-    std::int64_t sliding_window = 0;  // 0: all positions are seen
-  };
-  std::vector<Group> groups;
-  std::vector<std::int32_t> layer_group, layer_slot;  // [layers]
-  std::int64_t slots_per_block = 0;
 };
 
 class ModelRunner {

@@ -1,25 +1,34 @@
 #include "model/decoder.h"
 
+#include <utility>
+
 #include "base/check.h"
 
 namespace bise {
 
 Decoder::Decoder(Backend& backend, const ModelConfig& config, const ModelWeights& weights,
                  const DecoderLimits& limits)
+    : Decoder(backend, config, weights, limits, make_kv_layout(config)) {}
+
+Decoder::Decoder(Backend& backend, const ModelConfig& config, const ModelWeights& weights,
+                 const DecoderLimits& limits, KvLayout layout)
     : backend_(backend),
       config_(config),
       weights_(weights),
       limits_(limits),
+      kv_layout_(std::move(layout)),
       layers_(backend, config, limits.max_tokens),
       head_input_(backend.make_linear_input(limits.max_logit_rows, config.hidden_size)),
       logits_(backend.make_matrix(limits.max_logit_rows, config.vocab_size)),
       host_logits_(static_cast<std::size_t>(limits.max_logit_rows * config.vocab_size)) {
   check(static_cast<std::int64_t>(weights.layers.size()) == config.num_hidden_layers,
         "the weights have every layer");
+  check(static_cast<std::int64_t>(kv_layout_.layers.size()) == config.num_hidden_layers,
+        "the cache has every layer");
 }
 
 std::unique_ptr<KvCache> Decoder::make_kv_cache(std::int64_t num_blocks, DType dtype) const {
-  return backend_.make_kv_cache({config_.num_hidden_layers, num_blocks, backend_.preferred_block_size(),
+  return backend_.make_kv_cache({kv_layout_.slots_per_block, num_blocks, backend_.preferred_block_size(),
                                  config_.num_key_value_heads, config_.head_dim, dtype});
 }
 
@@ -27,7 +36,8 @@ void Decoder::forward(const Batch& batch, KvCache& cache) {
   layers_.begin_step(batch, cache);
   layers_.embed(*weights_.embed_tokens);
   for (std::int64_t index = 0; index < config_.num_hidden_layers; ++index)
-    layers_.run_layer(weights_.layers[static_cast<std::size_t>(index)], index, index);
+    layers_.run_layer(weights_.layers[static_cast<std::size_t>(index)], index,
+                      kv_layout_.layers[static_cast<std::size_t>(index)]);
 }
 
 std::span<const float> Decoder::logits(std::span<const std::int32_t> rows) {

@@ -9,6 +9,7 @@
 
 #include "backend/backend.h"
 #include "formats/model_config.h"
+#include "model/kv_layout.h"
 #include "model/layer_runner.h"
 #include "model/weights.h"
 
@@ -23,12 +24,17 @@ class Decoder {
  public:
   Decoder(Backend& backend, const ModelConfig& config, const ModelWeights& weights,
           const DecoderLimits& limits = {});
+  // With another layout of the cache than make_kv_layout(config).
+  Decoder(Backend& backend, const ModelConfig& config, const ModelWeights& weights,
+          const DecoderLimits& limits, KvLayout layout);
 
   const ModelConfig& config() const { return config_; }
   const DecoderLimits& limits() const { return limits_; }
   Backend& backend() const { return backend_; }
+  // The groups whose block tables a batch has.
+  const KvLayout& kv_layout() const { return kv_layout_; }
 
-  // A cache of `num_blocks` blocks of the backend's preferred size for this model.
+  // A cache of `num_blocks` blocks of the backend's preferred size, kv_layout().slots_per_block layers each.
   std::unique_ptr<KvCache> make_kv_cache(std::int64_t num_blocks, DType dtype = DType::kBF16) const;
 
   // Runs all layers on the batch; keys and values go into `cache`.
@@ -45,6 +51,7 @@ class Decoder {
   ModelConfig config_;
   const ModelWeights& weights_;
   DecoderLimits limits_;
+  KvLayout kv_layout_;
   LayerRunner layers_;
   std::unique_ptr<LinearInput> head_input_;  // [max_logit_rows, hidden]
   std::unique_ptr<Matrix> logits_;           // [max_logit_rows, vocabulary]

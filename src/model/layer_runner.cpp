@@ -49,7 +49,7 @@ void LayerRunner::add_and_norm(const DeviceTensor& weight, InputEncoding encodin
   delta_pending_ = false;
 }
 
-void LayerRunner::run_layer(const LayerWeights& weights, std::int64_t index, std::int64_t cache_layer,
+void LayerRunner::run_layer(const LayerWeights& weights, std::int64_t index, CacheLayer cache_layer,
                             const InputObserver* observer) {
   add_and_norm(*weights.input_layernorm, encoding_for(*weights.qkv), *hidden_input_);
   if (observer) (*observer)(InputSite::kQkv, -1, *hidden_input_);

@@ -32,10 +32,10 @@ class LayerRunner {
   void embed(const DeviceTensor& embed_tokens);
   void write_hidden(std::span<const float> hidden);  // [tokens, hidden]
 
-  // Runs decoder layer `index` (which gives its sliding window) with layer `cache_layer` of the cache. With
-  // an `observer`, each expert computes all tokens besides what the router sends it, so that every expert
-  // sees inputs.
-  void run_layer(const LayerWeights& weights, std::int64_t index, std::int64_t cache_layer,
+  // Runs decoder layer `index` (which gives its sliding window) with its keys and values at `cache_layer`.
+  // With an `observer`, each expert computes all tokens besides what the router sends it, so that every
+  // expert sees inputs.
+  void run_layer(const LayerWeights& weights, std::int64_t index, CacheLayer cache_layer,
                  const InputObserver* observer = nullptr);
 
   // out = encode(norm(hidden state)) for `rows` (all when empty).

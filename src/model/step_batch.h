@@ -11,12 +11,17 @@ namespace bise {
 
 class StepBatch {
  public:
-  // Room for `max_tokens` tokens of `max_sequences` sequences of `blocks_per_sequence` cache blocks each.
-  StepBatch(std::int64_t max_tokens, std::int64_t max_sequences, std::int64_t blocks_per_sequence);
+  // Room for `max_tokens` tokens of `max_sequences` sequences, each with `groups` block tables of up to
+  // `blocks_per_sequence` blocks.
+  StepBatch(std::int64_t max_tokens, std::int64_t max_sequences, std::int64_t blocks_per_sequence,
+            std::int64_t groups = 1);
 
   void clear();
-  // Appends the next tokens of a sequence that has `computed` tokens in the cache. `blocks` is its block
-  // table, long enough for computed + token_ids.size() tokens.
+  // Appends the next tokens of a sequence that has `computed` tokens in the cache. `block_tables` are its
+  // groups' tables, long enough for computed + token_ids.size() tokens.
+  void add(std::span<const std::int32_t> token_ids, std::int64_t computed,
+           std::span<const std::span<const std::int32_t>> block_tables);
+  // The same with tables of equal length that stand in `blocks` one after the other.
   void add(std::span<const std::int32_t> token_ids, std::int64_t computed,
            std::span<const std::int32_t> blocks);
 
@@ -29,8 +34,12 @@ class StepBatch {
   Batch view() const;
 
  private:
-  std::int64_t max_tokens_, max_sequences_, blocks_per_sequence_;
-  std::vector<std::int32_t> token_ids_, positions_, query_starts_, context_lengths_, block_table_;
+  void add_tokens(std::span<const std::int32_t> token_ids, std::int64_t computed);
+  void add_table(std::int64_t group, std::span<const std::int32_t> blocks);
+
+  std::int64_t max_tokens_, max_sequences_, blocks_per_sequence_, groups_;
+  std::vector<std::int32_t> token_ids_, positions_, query_starts_, context_lengths_;
+  std::vector<std::int32_t> block_table_;  // [max_sequences, groups, blocks_per_sequence]
 };
 
 }  // namespace bise

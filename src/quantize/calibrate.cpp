@@ -104,14 +104,14 @@ void CalibrationRun::embed(const DeviceTensor& embed_tokens, const DeviceTensor&
 void CalibrationRun::observe(const LayerWeights& weights, std::int64_t index, const InputObserver& observer) {
   for (const Step& step : steps_) {
     load(step);
-    runner_.run_layer(weights, index, 0, &observer);
+    runner_.run_layer(weights, index, {}, &observer);
   }
 }
 
 void CalibrationRun::advance(const LayerWeights& weights, std::int64_t index) {
   for (const Step& step : steps_) {
     load(step);
-    runner_.run_layer(weights, index, 0);
+    runner_.run_layer(weights, index, {});
     save(step, *weights.input_layernorm);
   }
 }

@@ -79,10 +79,12 @@ class Histories {
   std::map<std::int64_t, Floats> rows_;
 };
 
-// Gives each sequence blocks of the cache in a shuffled order, takes back those behind a sliding window, and
-// builds batches.
+// Gives each sequence blocks of the cache in a shuffled order, for each of two groups, takes back those of
+// group 1 behind a sliding window, and builds batches.
 class BlockTables {
  public:
+  static constexpr std::int64_t kGroups = 2;
+
   BlockTables(std::int64_t block_size, std::int64_t num_blocks, std::int64_t blocks_per_sequence,
               std::uint32_t seed)
       : block_size_(block_size), blocks_per_sequence_(blocks_per_sequence), free_(as_size(num_blocks)) {
@@ -97,23 +99,25 @@ class BlockTables {
     for (const Turn& turn : step) {
       std::vector<std::int32_t>& blocks = blocks_[turn.sequence];
       std::int64_t& length = lengths_[turn.sequence];
-      blocks.resize(as_size(blocks_per_sequence_), -1);
+      blocks.resize(as_size(kGroups * blocks_per_sequence_), -1);
       for (std::int64_t position = length; position < length + turn.queries; ++position) {
         token_ids_.push_back(static_cast<std::int32_t>(position % 7));
         positions_.push_back(static_cast<std::int32_t>(position));
-        std::int32_t& block = blocks[as_size(position / block_size_)];
-        if (block < 0) block = take();
+        for (std::int64_t group = 0; group < kGroups; ++group) {
+          std::int32_t& block = blocks[as_size(group * blocks_per_sequence_ + position / block_size_)];
+          if (block < 0) block = take();
+        }
       }
       // Block i is dead when its last position (i + 1) * size - 1 <= first query - window.
       for (std::int64_t i = 0; sliding_window > 0 && (i + 1) * block_size_ - 1 <= length - sliding_window;
            ++i)
-        release(blocks[as_size(i)]);
+        release(blocks[as_size(blocks_per_sequence_ + i)]);
       length += turn.queries;
       context_lengths_.push_back(static_cast<std::int32_t>(length));
       query_starts_.push_back(static_cast<std::int32_t>(positions_.size()));
       table_.insert(table_.end(), blocks.begin(), blocks.end());
     }
-    return {token_ids_, positions_, query_starts_, context_lengths_, table_, blocks_per_sequence_};
+    return {token_ids_, positions_, query_starts_, context_lengths_, table_, blocks_per_sequence_, kGroups};
   }
 
   std::int64_t length(std::int64_t sequence) const { return lengths_.at(sequence); }
@@ -156,8 +160,8 @@ inline RopeTable turning_rope(const AttentionShape& shape, float attention_facto
   return rope;
 }
 
-// The attention output of every position of each sequence, layer 1 of 2. The cache has first been filled
-// with large values through the same blocks, and layer 0 holds other values.
+// The attention output of every position of each sequence, slot 1 of group 1. The cache has first been filled
+// with large values through the same blocks, and slot 0 of group 0 holds other values.
 inline std::map<std::int64_t, Floats> run_attention(Backend& backend, const AttentionCase& one,
                                                     const AttentionRun& how) {
   const Histories histories(one, 7), others(one, 8), poison(one, 9, true);
@@ -166,7 +170,8 @@ inline std::map<std::int64_t, Floats> run_attention(Backend& backend, const Atte
     blocks_per_sequence = std::max(blocks_per_sequence, length / how.block_size + 1);
     tokens += length;
   }
-  const std::int64_t num_blocks = blocks_per_sequence * static_cast<std::int64_t>(histories.lengths().size());
+  const std::int64_t num_blocks =
+      BlockTables::kGroups * blocks_per_sequence * static_cast<std::int64_t>(histories.lengths().size());
   const auto cache = backend.make_kv_cache(
       {2, num_blocks, how.block_size, one.shape.num_kv_heads, one.shape.head_dim, how.cache_dtype});
   const auto qkv = backend.make_matrix(tokens, one.shape.qkv_columns());
@@ -186,9 +191,9 @@ inline std::map<std::int64_t, Floats> run_attention(Backend& backend, const Atte
           rows.insert(rows.end(), part.begin(), part.end());
         }
         backend.write(rows, batch.tokens(), *qkv);
-        backend.rope_and_store(one.shape, how.rope, layer, *qkv);
+        backend.rope_and_store(one.shape, how.rope, {layer, layer}, *qkv);
         if (layer == 1 && !poisoning)
-          backend.attention(one.shape, layer, one.sliding_window, *qkv, how.encoding, *out);
+          backend.attention(one.shape, {layer, layer}, one.sliding_window, *qkv, how.encoding, *out);
       }
       if (poisoning) continue;
       const Floats values = read_all(backend, *out);

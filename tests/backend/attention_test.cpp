@@ -181,7 +181,7 @@ TEST(Rope, AgreesWithReference) {
           const auto cache = backend.make_kv_cache({1, 2, kBlock, 1, 64, DType::kBF16});
           const auto qkv = matrix_of(backend, values, 1, kShape.qkv_columns());
           backend.begin_step(batch, *cache);
-          backend.rope_and_store(kShape, turning_rope(kShape, factor), 0, *qkv);
+          backend.rope_and_store(kShape, turning_rope(kShape, factor), {}, *qkv);
           return read_all(backend, *qkv);
         };
         std::vector<double> tolerance(values.size());

@@ -69,8 +69,8 @@ class IdleBackend final : public Backend {
                     std::span<const std::int32_t>) override {}
   void linear(const LinearInput&, const LinearWeight&, Matrix&) override {}
   void gated_linear(const LinearInput&, const LinearWeight&, InputEncoding, LinearInput&) override {}
-  void rope_and_store(const AttentionShape&, const RopeTable&, std::int64_t, Matrix&) override {}
-  void attention(const AttentionShape&, std::int64_t, std::int64_t, const Matrix&, InputEncoding,
+  void rope_and_store(const AttentionShape&, const RopeTable&, CacheLayer, Matrix&) override {}
+  void attention(const AttentionShape&, CacheLayer, std::int64_t, const Matrix&, InputEncoding,
                  LinearInput&) override {}
   void experts(const LinearInput&, const ExpertWeights&, Matrix&) override {}
   void read(const Matrix&, std::span<float>) override {}

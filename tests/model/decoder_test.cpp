@@ -53,13 +53,14 @@ TEST(Decoder, BatchEqualsSingleBitwise) {
       const std::vector<std::int64_t> lengths = {5, 33, 1, 18, 40};
       const std::int64_t block_size = backend->preferred_block_size();
       const std::int64_t per_sequence = (40 + block_size - 1) / block_size;
-      const auto cache = decoder.make_kv_cache(5 * per_sequence);
-      StepBatch batch(128, 5, per_sequence);
+      const auto groups = static_cast<std::int64_t>(decoder.kv_layout().groups.size());
+      const auto cache = decoder.make_kv_cache(5 * groups * per_sequence);
+      StepBatch batch(128, 5, per_sequence, groups);
       std::vector<std::vector<std::int32_t>> tokens;
       for (std::size_t s = 0; s < lengths.size(); ++s) {
         tokens.push_back(random_tokens(lengths[s], model.config.vocab_size, static_cast<std::uint32_t>(s)));
         std::vector<std::int32_t> blocks;
-        for (std::int64_t b = 0; b < per_sequence; ++b)
+        for (std::int64_t b = 0; b < groups * per_sequence; ++b)
           blocks.push_back(static_cast<std::int32_t>(b * 5 + static_cast<std::int64_t>(s)));
         batch.add(tokens.back(), 0, blocks);
       }
@@ -141,7 +142,7 @@ TEST(LayerRunner, OneLayerAtATimeEqualsTheDecoder) {
       runner.begin_step(batch.view(), *cache);
       if (layer == 0) runner.embed(*model.weights.embed_tokens);
       if (layer > 0) runner.write_hidden(hidden);
-      runner.run_layer(weights, layer, 0, &observer);
+      runner.run_layer(weights, layer, {}, &observer);
       runner.read_hidden(*weights.input_layernorm, hidden);
     }
     const int downs = model.config.num_local_experts > 0 ? 2 * 4 : 2;

@@ -117,12 +117,14 @@ inline std::vector<float> all_logits(Decoder& decoder, std::span<const std::int3
                                      std::int64_t chunk, DType cache_dtype = DType::kBF16) {
   const auto count = static_cast<std::int64_t>(tokens.size());
   const std::int64_t block_size = decoder.backend().preferred_block_size();
-  const std::int64_t num_blocks = (count + block_size - 1) / block_size;
+  const std::int64_t per_group = (count + block_size - 1) / block_size;
+  const auto groups = static_cast<std::int64_t>(decoder.kv_layout().groups.size());
+  const std::int64_t num_blocks = groups * per_group;
   const auto cache = decoder.make_kv_cache(num_blocks, cache_dtype);
   std::vector<std::int32_t> blocks;
   // Not in order: the block table must be obeyed.
   for (std::int64_t b = num_blocks - 1; b >= 0; --b) blocks.push_back(static_cast<std::int32_t>(b));
-  StepBatch batch(decoder.limits().max_tokens, 1, num_blocks);
+  StepBatch batch(decoder.limits().max_tokens, 1, per_group, groups);
   std::vector<float> result;
   for (std::int64_t done = 0; done < count; done += chunk) {
     const std::int64_t now = std::min(chunk, count - done);

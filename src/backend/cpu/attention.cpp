@@ -41,7 +41,7 @@ void Attention::begin_step(const Batch& batch, CpuKvCache& cache) {
   if (states_.size() < parts * state_floats_) states_ = AlignedBuffer<float>(parts * state_floats_);
 }
 
-void Attention::list_tiles(const AttentionShape& shape, std::int64_t layer, std::int64_t sliding_window,
+void Attention::list_tiles(const AttentionShape& shape, CacheLayer layer, std::int64_t sliding_window,
                            const float* qkv, float* out) {
   const std::int64_t group = shape.num_heads / shape.num_kv_heads;
   tiles_.clear();
@@ -59,11 +59,10 @@ void Attention::list_tiles(const AttentionShape& shape, std::int64_t layer, std:
       tile.head_dim = shape.head_dim;
       tile.first_position = batch_.context_lengths[at] - tokens;
       tile.window = sliding_window > 0 ? sliding_window : std::numeric_limits<std::int64_t>::max();
-      const CachedKeys keys{
-          cache_->keys(layer, head),  cache_->values(layer, head),
-          cache_->block_bytes(),      batch_.block_table.data() + s * batch_.blocks_per_sequence,
-          cache_->shape().block_size, cache_->dim_stride(),
-          cache_->slot_stride()};
+      const CachedKeys keys{cache_->keys(layer.slot, head), cache_->values(layer.slot, head),
+                            cache_->block_bytes(),          batch_.blocks(s, layer.group).data(),
+                            cache_->shape().block_size,     cache_->dim_stride(),
+                            cache_->slot_stride()};
       const std::int64_t columns = tokens * group;
       for (tile.first_column = 0; tile.first_column < columns; tile.first_column += kernel_->max_columns()) {
         tile.columns = std::min(kernel_->max_columns(), columns - tile.first_column);
@@ -129,7 +128,7 @@ void Attention::run_split(float scale) {
   pool_.parallel_for(tiles, 1, merge);
 }
 
-void Attention::run(const AttentionShape& shape, std::int64_t layer, std::int64_t sliding_window,
+void Attention::run(const AttentionShape& shape, CacheLayer layer, std::int64_t sliding_window,
                     const float* qkv, float* out) {
   const float scale = std::numbers::log2e_v<float> / std::sqrt(static_cast<float>(shape.head_dim));
   list_tiles(shape, layer, sliding_window, qkv, out);

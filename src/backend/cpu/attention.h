@@ -85,7 +85,7 @@ class AttentionKernel {
 // Whether caches of this shape shall be in tiles; other shapes are in vectors.
 bool has_tile_attention(Isa isa, const KvCacheShape& cache);
 // The kernels for a cache of `layout` and `dtype`.
-std::unique_ptr<AttentionKernel> make_attention_kernel(Isa isa, KvLayout layout, DType dtype);
+std::unique_ptr<AttentionKernel> make_attention_kernel(Isa isa, BlockLayout layout, DType dtype);
 
 // Runs a kernel over a batch. Scratch grows in begin_step, the lists of tiles in the first layer of a step
 // larger than any before.
@@ -95,7 +95,7 @@ class Attention {
 
   void begin_step(const Batch& batch, CpuKvCache& cache);
   // qkv: the rows of the batch; out [tokens, num_heads * head_dim].
-  void run(const AttentionShape& shape, std::int64_t layer, std::int64_t sliding_window, const float* qkv,
+  void run(const AttentionShape& shape, CacheLayer layer, std::int64_t sliding_window, const float* qkv,
            float* out);
 
  private:
@@ -116,13 +116,13 @@ class Attention {
   void run_item(const Item& item, float scale, int thread);
   void run_split(float scale);
   void attend_chunk(const Item& item, std::int64_t chunk, float* scratch, float* state) const;
-  void list_tiles(const AttentionShape& shape, std::int64_t layer, std::int64_t sliding_window,
+  void list_tiles(const AttentionShape& shape, CacheLayer layer, std::int64_t sliding_window,
                   const float* qkv, float* out);
 
   ThreadPool& pool_;
   Isa isa_;
   std::unique_ptr<AttentionKernel> kernel_;
-  KvLayout kernel_layout_ = KvLayout::kVectors;
+  BlockLayout kernel_layout_ = BlockLayout::kVectors;
   DType kernel_dtype_ = DType::kBF16;
   Batch batch_;
   CpuKvCache* cache_ = nullptr;

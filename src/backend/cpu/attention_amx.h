@@ -1,4 +1,4 @@
-// The attention kernel for KvLayout::kTiles; processors with Isa::kAmx only.
+// The attention kernel for BlockLayout::kTiles; processors with Isa::kAmx only.
 #pragma once
 
 #include <memory>

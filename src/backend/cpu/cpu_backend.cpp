@@ -22,24 +22,28 @@ void check_batch(const Batch& batch, const KvCacheShape& cache) {
   check(batch.query_starts.size() == sequences + 1 && batch.query_starts.front() == 0 &&
             batch.query_starts.back() == batch.tokens(),
         "query_starts spans the batch");
-  check(batch.block_table.size() == sequences * static_cast<std::size_t>(batch.blocks_per_sequence),
-        "block_table has blocks_per_sequence entries per sequence");
+  check(
+      batch.groups > 0 && batch.block_table.size() ==
+                              sequences * static_cast<std::size_t>(batch.groups * batch.blocks_per_sequence),
+      "block_table has blocks_per_sequence entries per sequence and group");
   for (std::size_t s = 0; s < sequences; ++s) {
     const std::int64_t first = batch.query_starts[s], last = batch.query_starts[s + 1];
     const std::int64_t context = batch.context_lengths[s];
     check(first <= last && last - first <= context, "a sequence's queries are the end of its context");
     check(context <= batch.blocks_per_sequence * cache.block_size, "the context fits the block table");
-    for (std::int64_t t = first; t < last; ++t) {
-      const std::int64_t position = context - (last - t);
-      check(batch.positions[static_cast<std::size_t>(t)] == position,
+    for (std::int64_t t = first; t < last; ++t)
+      check(batch.positions[static_cast<std::size_t>(t)] == context - (last - t),
             "positions count up to the end of the context");
-      const auto entry =
-          static_cast<std::int64_t>(s) * batch.blocks_per_sequence + position / cache.block_size;
-      check(batch.block_table[static_cast<std::size_t>(entry)] >= 0, "a position in use has a block");
+    for (std::int64_t group = 0; group < batch.groups; ++group) {
+      const auto blocks = batch.blocks(static_cast<std::int64_t>(s), group);
+      for (std::int64_t i = 0; i * cache.block_size < context; ++i) {
+        const std::int64_t block = blocks[static_cast<std::size_t>(i)];
+        check(block >= -1 && block < cache.num_blocks, "a block of the table is in the cache");
+        check(block >= 0 || (i + 1) * cache.block_size <= context - (last - first),
+              "a position to write has a block");
+      }
     }
   }
-  for (const std::int32_t block : batch.block_table)
-    check(block >= -1 && block < cache.num_blocks, "a block of the table is in the cache");
 }
 
 const CpuMatrix& as_cpu(const Matrix& matrix) {
@@ -104,7 +108,7 @@ std::unique_ptr<LinearInput> CpuBackend::make_linear_input(std::int64_t max_rows
 }
 
 std::unique_ptr<KvCache> CpuBackend::make_kv_cache(const KvCacheShape& shape) {
-  const KvLayout layout = has_tile_attention(isa_, shape) ? KvLayout::kTiles : KvLayout::kVectors;
+  const BlockLayout layout = has_tile_attention(isa_, shape) ? BlockLayout::kTiles : BlockLayout::kVectors;
   return std::make_unique<CpuKvCache>(shape, layout);
 }
 
@@ -191,23 +195,25 @@ void CpuBackend::gated_linear(const LinearInput& in, const LinearWeight& gate_up
   bise::gated_linear(pool_, linear_scratch_, as_cpu(in), gate_up, encoding, as_cpu(out));
 }
 
-void CpuBackend::check_attention(const AttentionShape& shape, std::int64_t layer, const Matrix& qkv) const {
+void CpuBackend::check_attention(const AttentionShape& shape, CacheLayer layer, const Matrix& qkv) const {
   check(cache_ != nullptr, "begin_step came first");
-  check(layer >= 0 && layer < cache_->shape().layers, "the layer is in the cache");
+  check(layer.slot >= 0 && layer.slot < cache_->shape().layers && layer.group >= 0 &&
+            layer.group < batch_.groups,
+        "the layer is in the cache and has a table");
   check(shape.num_kv_heads == cache_->shape().num_kv_heads && shape.head_dim == cache_->shape().head_dim,
         "the cache has the attention's heads");
   check(shape.num_heads % shape.num_kv_heads == 0, "heads are shared evenly");
   check(qkv.columns() == shape.qkv_columns() && qkv.rows() == batch_.tokens(), "qkv has a row per token");
 }
 
-void CpuBackend::rope_and_store(const AttentionShape& shape, const RopeTable& rope, std::int64_t layer,
+void CpuBackend::rope_and_store(const AttentionShape& shape, const RopeTable& rope, CacheLayer layer,
                                 Matrix& qkv) {
   check_attention(shape, layer, qkv);
   check(static_cast<std::int64_t>(rope.inv_freq.size()) * 2 == shape.head_dim, "a frequency per pair");
   rope_.run(shape, rope, layer, as_cpu(qkv).data());
 }
 
-void CpuBackend::attention(const AttentionShape& shape, std::int64_t layer, std::int64_t sliding_window,
+void CpuBackend::attention(const AttentionShape& shape, CacheLayer layer, std::int64_t sliding_window,
                            const Matrix& qkv, InputEncoding encoding, LinearInput& out) {
   check_attention(shape, layer, qkv);
   CpuLinearInput& encoded = as_cpu(out);

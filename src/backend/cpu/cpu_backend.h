@@ -49,9 +49,9 @@ class CpuBackend final : public Backend {
   void linear(const LinearInput& in, const LinearWeight& weight, Matrix& out) override;
   void gated_linear(const LinearInput& in, const LinearWeight& gate_up, InputEncoding encoding,
                     LinearInput& out) override;
-  void rope_and_store(const AttentionShape& shape, const RopeTable& rope, std::int64_t layer,
+  void rope_and_store(const AttentionShape& shape, const RopeTable& rope, CacheLayer layer,
                       Matrix& qkv) override;
-  void attention(const AttentionShape& shape, std::int64_t layer, std::int64_t sliding_window,
+  void attention(const AttentionShape& shape, CacheLayer layer, std::int64_t sliding_window,
                  const Matrix& qkv, InputEncoding encoding, LinearInput& out) override;
   void experts(const LinearInput& in, const ExpertWeights& weights, Matrix& out) override;
   void read(const Matrix& matrix, std::span<float> out) override;
@@ -63,7 +63,7 @@ class CpuBackend final : public Backend {
   // body(row, thread) for every row; a few rows stay on the calling thread.
   template <class Body>
   void for_rows(std::int64_t rows, const Body& body);
-  void check_attention(const AttentionShape& shape, std::int64_t layer, const Matrix& qkv) const;
+  void check_attention(const AttentionShape& shape, CacheLayer layer, const Matrix& qkv) const;
   // A row of `columns` floats for each thread.
   float* thread_row(int thread) { return thread_rows_.data() + thread * thread_row_stride_; }
   void fit_thread_rows(std::int64_t columns);

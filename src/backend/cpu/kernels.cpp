@@ -20,8 +20,8 @@ bool has_tile_attention(Isa isa, const KvCacheShape& cache) {
   return isa == Isa::kAmx && cache.dtype == DType::kBF16 && cache.block_size % 32 == 0;
 }
 
-std::unique_ptr<AttentionKernel> make_attention_kernel(Isa isa, KvLayout layout, DType dtype) {
-  if (layout == KvLayout::kTiles) return make_tile_attention();
+std::unique_ptr<AttentionKernel> make_attention_kernel(Isa isa, BlockLayout layout, DType dtype) {
+  if (layout == BlockLayout::kTiles) return make_tile_attention();
   return row_kernels(isa).make_attention(dtype);
 }
 

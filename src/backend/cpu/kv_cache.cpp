@@ -34,13 +34,13 @@ const KvCacheShape& checked(const KvCacheShape& shape) {
 
 }  // namespace
 
-CpuKvCache::CpuKvCache(const KvCacheShape& shape, KvLayout layout)
+CpuKvCache::CpuKvCache(const KvCacheShape& shape, BlockLayout layout)
     : KvCache(checked(shape)),
       layout_(layout),
       dim_stride_(round_up(shape.head_dim, 32)),
       slot_stride_(round_up(shape.block_size, 16)) {
   const auto element = static_cast<std::int64_t>(dtype_size(shape.dtype));
-  const bool tiles = layout == KvLayout::kTiles;
+  const bool tiles = layout == BlockLayout::kTiles;
   check(!tiles || (shape.dtype == DType::kBF16 && shape.block_size % 32 == 0),
         "tiles are bf16, 32 keys each");
   // Every matrix starts on a cache line.

@@ -17,14 +17,14 @@
 
 namespace bise {
 
-enum class KvLayout { kTiles, kVectors };
+enum class BlockLayout { kTiles, kVectors };
 
 class CpuKvCache final : public KvCache {
  public:
-  CpuKvCache(const KvCacheShape& shape, KvLayout layout);
+  CpuKvCache(const KvCacheShape& shape, BlockLayout layout);
 
   std::int64_t bytes() const override { return memory_.size(); }
-  KvLayout layout() const { return layout_; }
+  BlockLayout layout() const { return layout_; }
   std::int64_t dim_stride() const { return dim_stride_; }
   std::int64_t slot_stride() const { return slot_stride_; }
 
@@ -36,7 +36,7 @@ class CpuKvCache final : public KvCache {
   std::int64_t block_bytes() const { return block_bytes_; }
 
  private:
-  KvLayout layout_;
+  BlockLayout layout_;
   std::int64_t dim_stride_, slot_stride_;
   std::int64_t key_bytes_, value_bytes_;  // of one (block, head)
   std::int64_t block_bytes_;              // of one layer of one block

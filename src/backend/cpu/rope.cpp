@@ -90,13 +90,13 @@ void Rope::rotate(const AttentionShape& shape, const Table& table, const Run& ru
   }
 }
 
-void Rope::store(const AttentionShape& shape, std::int64_t layer, const Run& run, const float* qkv) const {
+void Rope::store(const AttentionShape& shape, CacheLayer layer, const Run& run, const float* qkv) const {
   const KvCacheShape& cache = cache_->shape();
   const std::int64_t position = batch_.positions[static_cast<std::size_t>(run.first_token)];
-  const std::int64_t entry = run.sequence * batch_.blocks_per_sequence + position / cache.block_size;
-  const std::int64_t block = batch_.block_table[static_cast<std::size_t>(entry)];
+  const std::int64_t block =
+      batch_.blocks(run.sequence, layer.group)[static_cast<std::size_t>(position / cache.block_size)];
   const std::int64_t head_dim = shape.head_dim;
-  const bool tiles = cache_->layout() == KvLayout::kTiles;
+  const bool tiles = cache_->layout() == BlockLayout::kTiles;
   alignas(64) bf16 rounded[kMaxHeadDim];
   // A matrix with a row per slot, and one with a column per slot.
   const auto store_row = [&](const float* head, std::byte* matrix, std::int64_t stride, std::int64_t slot) {
@@ -117,8 +117,8 @@ void Rope::store(const AttentionShape& shape, std::int64_t layer, const Run& run
   };
   const std::int64_t first_slot = position % cache.block_size;
   for (std::int64_t h = 0; h < shape.num_kv_heads; ++h) {
-    std::byte* keys = cache_->keys(layer, h) + block * cache_->block_bytes();
-    std::byte* values = cache_->values(layer, h) + block * cache_->block_bytes();
+    std::byte* keys = cache_->keys(layer.slot, h) + block * cache_->block_bytes();
+    std::byte* values = cache_->values(layer.slot, h) + block * cache_->block_bytes();
     const float* key = qkv + run.first_token * shape.qkv_columns() + (shape.num_heads + h) * head_dim;
     const float* value = key + shape.num_kv_heads * head_dim;
     // The first token of a tile of values clears the slots after it of what another sequence left there.
@@ -139,7 +139,7 @@ void Rope::store(const AttentionShape& shape, std::int64_t layer, const Run& run
   }
 }
 
-void Rope::run(const AttentionShape& shape, const RopeTable& rope, std::int64_t layer, float* qkv) {
+void Rope::run(const AttentionShape& shape, const RopeTable& rope, CacheLayer layer, float* qkv) {
   const Table& table = find(rope);
   const auto body = [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t r = begin; r < end; ++r) {

@@ -23,7 +23,7 @@ class Rope {
   // Lists the runs and grows the known tables to the batch's positions.
   void begin_step(const Batch& batch, CpuKvCache& cache);
   // qkv: the rows of the batch. The first use of a table computes it.
-  void run(const AttentionShape& shape, const RopeTable& rope, std::int64_t layer, float* qkv);
+  void run(const AttentionShape& shape, const RopeTable& rope, CacheLayer layer, float* qkv);
 
  private:
   static constexpr std::int64_t kRunPositions = 32;
@@ -40,7 +40,7 @@ class Rope {
   static void grow(Table& table, std::int64_t positions);
   const Table& find(const RopeTable& rope);
   void rotate(const AttentionShape& shape, const Table& table, const Run& run, float* qkv) const;
-  void store(const AttentionShape& shape, std::int64_t layer, const Run& run, const float* qkv) const;
+  void store(const AttentionShape& shape, CacheLayer layer, const Run& run, const float* qkv) const;
 
   ThreadPool& pool_;
   const RowKernels& kernels_;

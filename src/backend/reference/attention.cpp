@@ -41,29 +41,30 @@ void softmax(std::vector<double>& scores) {
   for (double& score : scores) score /= sum;
 }
 
-void check_shapes(const AttentionShape& shape, const KvCacheShape& cache, std::int64_t layer,
-                  const Matrix& qkv, std::int64_t tokens) {
-  check(layer >= 0 && layer < cache.layers, "the layer is in the cache");
+void check_shapes(const AttentionShape& shape, const KvCacheShape& cache, const Batch& batch,
+                  CacheLayer layer, const Matrix& qkv) {
+  check(layer.slot >= 0 && layer.slot < cache.layers && layer.group >= 0 && layer.group < batch.groups,
+        "the layer is in the cache and has a table");
   check(shape.num_kv_heads == cache.num_kv_heads && shape.head_dim == cache.head_dim,
         "the cache has the attention's heads");
   check(shape.num_heads % shape.num_kv_heads == 0, "heads are shared evenly");
-  check(qkv.columns() == shape.qkv_columns() && qkv.rows() == tokens, "qkv has a row per token");
+  check(qkv.columns() == shape.qkv_columns() && qkv.rows() == batch.tokens(), "qkv has a row per token");
 }
 
 }  // namespace
 
-ReferenceBackend::Slot ReferenceBackend::slot_of(std::int64_t sequence, std::int64_t position) const {
+ReferenceBackend::Slot ReferenceBackend::slot_of(std::int64_t sequence, std::int64_t group,
+                                                 std::int64_t position) const {
   const std::int64_t block_size = cache_->shape().block_size;
-  const std::int64_t entry = sequence * batch_.blocks_per_sequence + position / block_size;
-  const std::int64_t block = batch_.block_table[static_cast<std::size_t>(entry)];
+  const std::int64_t block = batch_.blocks(sequence, group)[static_cast<std::size_t>(position / block_size)];
   check(block >= 0, "a position in use has a block");
   return {block, position % block_size};
 }
 
-void ReferenceBackend::rope_and_store(const AttentionShape& shape, const RopeTable& rope, std::int64_t layer,
+void ReferenceBackend::rope_and_store(const AttentionShape& shape, const RopeTable& rope, CacheLayer layer,
                                       Matrix& qkv) {
   check(cache_ != nullptr, "begin_step came first");
-  check_shapes(shape, cache_->shape(), layer, qkv, batch_.tokens());
+  check_shapes(shape, cache_->shape(), batch_, layer, qkv);
   check(static_cast<std::int64_t>(rope.inv_freq.size()) * 2 == shape.head_dim, "a frequency per pair");
   auto& matrix = dynamic_cast<ReferenceMatrix&>(qkv);
   const auto head_dim = static_cast<std::size_t>(shape.head_dim);
@@ -72,12 +73,12 @@ void ReferenceBackend::rope_and_store(const AttentionShape& shape, const RopeTab
     for (std::int64_t t = batch_.query_starts[static_cast<std::size_t>(s)];
          t < batch_.query_starts[static_cast<std::size_t>(s + 1)]; ++t) {
       const std::int32_t position = batch_.positions[static_cast<std::size_t>(t)];
-      const Slot slot = slot_of(s, position);
+      const Slot slot = slot_of(s, layer.group, position);
       const std::span<float> row = matrix.row(t);
       for (std::size_t head = 0; head < rotated; ++head)
         rotate(row.subspan(head * head_dim, head_dim), rope, position);
       for (std::int64_t head = 0; head < shape.num_kv_heads; ++head) {
-        const std::size_t offset = cache_->offset(layer, slot.block, slot.slot, head);
+        const std::size_t offset = cache_->offset(layer.slot, slot.block, slot.slot, head);
         const auto key = static_cast<std::size_t>(shape.num_heads + head) * head_dim;
         const auto value = static_cast<std::size_t>(shape.num_heads + shape.num_kv_heads + head) * head_dim;
         store(row.subspan(key, head_dim), cache_->shape().dtype, cache_->keys.data() + offset);
@@ -87,10 +88,10 @@ void ReferenceBackend::rope_and_store(const AttentionShape& shape, const RopeTab
   }
 }
 
-void ReferenceBackend::attention(const AttentionShape& shape, std::int64_t layer, std::int64_t sliding_window,
+void ReferenceBackend::attention(const AttentionShape& shape, CacheLayer layer, std::int64_t sliding_window,
                                  const Matrix& qkv, InputEncoding encoding, LinearInput& out) {
   check(cache_ != nullptr, "begin_step came first");
-  check_shapes(shape, cache_->shape(), layer, qkv, batch_.tokens());
+  check_shapes(shape, cache_->shape(), batch_, layer, qkv);
   check(out.columns() == shape.num_heads * shape.head_dim, "the output has a column per head and dimension");
   const auto& matrix = dynamic_cast<const ReferenceMatrix&>(qkv);
   auto& encoded = dynamic_cast<ReferenceLinearInput&>(out);
@@ -111,8 +112,8 @@ void ReferenceBackend::attention(const AttentionShape& shape, std::int64_t layer
         std::vector<std::size_t> offsets;
         std::vector<double> weights;
         for (std::int64_t position = first; position <= last; ++position) {
-          const Slot slot = slot_of(s, position);
-          offsets.push_back(cache_->offset(layer, slot.block, slot.slot, kv_head));
+          const Slot slot = slot_of(s, layer.group, position);
+          offsets.push_back(cache_->offset(layer.slot, slot.block, slot.slot, kv_head));
           weights.push_back(dot(query, cache_->keys.data() + offsets.back()) * scale);
         }
         softmax(weights);

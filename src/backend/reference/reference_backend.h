@@ -76,9 +76,9 @@ class ReferenceBackend final : public Backend {
   void linear(const LinearInput& in, const LinearWeight& weight, Matrix& out) override;
   void gated_linear(const LinearInput& in, const LinearWeight& gate_up, InputEncoding encoding,
                     LinearInput& out) override;
-  void rope_and_store(const AttentionShape& shape, const RopeTable& rope, std::int64_t layer,
+  void rope_and_store(const AttentionShape& shape, const RopeTable& rope, CacheLayer layer,
                       Matrix& qkv) override;
-  void attention(const AttentionShape& shape, std::int64_t layer, std::int64_t sliding_window,
+  void attention(const AttentionShape& shape, CacheLayer layer, std::int64_t sliding_window,
                  const Matrix& qkv, InputEncoding encoding, LinearInput& out) override;
   void experts(const LinearInput& in, const ExpertWeights& weights, Matrix& out) override;
   void read(const Matrix& matrix, std::span<float> out) override;
@@ -87,11 +87,11 @@ class ReferenceBackend final : public Backend {
   void accumulate_hessian(const LinearInput& in, std::span<float> hessian) override;
 
  private:
-  // Where in the cache the token at `position` of `sequence` stands.
+  // Where in the cache the token at `position` of `sequence` stands for the layers of `group`.
   struct Slot {
     std::int64_t block, slot;
   };
-  Slot slot_of(std::int64_t sequence, std::int64_t position) const;
+  Slot slot_of(std::int64_t sequence, std::int64_t group, std::int64_t position) const;
 
   Batch batch_;
   ReferenceKvCache* cache_ = nullptr;
