@@ -14,6 +14,10 @@ void set_log_level(LogLevel level);
 
 void log_line(LogLevel level, std::string_view line);
 
+// From now on `writer` writes the lines that pass the level; a command with a format of its own sets it
+// before it starts threads. The writer adds the newline.
+void set_log_writer(void (*writer)(LogLevel level, std::string_view line));
+
 template <class... Args>
 void log_info(fmt::format_string<Args...> format, Args&&... args) {
   log_line(LogLevel::kInfo, fmt::format(format, std::forward<Args>(args)...));
