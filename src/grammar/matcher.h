@@ -40,14 +40,15 @@ class Matcher {
 
  private:
   bool is_stop(std::int32_t token) const;
-  void renew();
+  bool may_stop() const;
+  void push(std::uint64_t state);
+  void renew_cache();
 
   std::shared_ptr<const Grammar> grammar_;
   std::shared_ptr<const TokenTrie> trie_;
   std::shared_ptr<const std::vector<std::int32_t>> stop_token_ids_;  // sorted
   std::shared_ptr<MaskCache> cache_;                                 // what state numbers refer to
   std::vector<std::uint64_t> history_;                               // states, the current one last
-  std::int64_t stops_ = 0;                                           // stop tokens accepted
 };
 
 // Computes masks ahead, on the calling thread (the one that compiled `grammar`), so that the engine's does
