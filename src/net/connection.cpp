@@ -22,8 +22,9 @@ std::chrono::steady_clock::duration duration(double seconds) {
       std::chrono::duration<double>(seconds));
 }
 
+// Gives the memory of a long request or a burst back.
 void release_if_large(std::string& text) {
-  if (text.capacity() > kMaxReadAhead) std::string().swap(text);
+  if (text.capacity() > kMaxReadAhead && text.size() < kMaxReadAhead / 2) text.shrink_to_fit();
 }
 
 }  // namespace

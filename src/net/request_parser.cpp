@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <boost/beast/http/basic_parser.hpp>
+
 #include <cctype>
+#include "net/url.h"
 
 namespace bise {
 namespace {
@@ -14,13 +16,6 @@ using ErrorCode = boost::beast::error_code;
 
 std::string_view view(Text text) {
   return {text.data(), text.size()};
-}
-
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
 }
 
 // What no later byte can mend in the first line, said before the header is whole: a client that speaks
@@ -35,20 +30,6 @@ bool hopeless(std::string_view start) {
 }
 
 }  // namespace
-
-std::string percent_decoded(std::string_view text) {
-  std::string decoded;
-  decoded.reserve(text.size());
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '%' && i + 2 < text.size() && hex_digit(text[i + 1]) >= 0 && hex_digit(text[i + 2]) >= 0) {
-      decoded += static_cast<char>(hex_digit(text[i + 1]) * 16 + hex_digit(text[i + 2]));
-      i += 2;
-    } else {
-      decoded += text[i];
-    }
-  }
-  return decoded;
-}
 
 struct RequestParser::Parser final : http::basic_parser<true> {
   explicit Parser(const RequestLimits& request_limits) : limits(request_limits) {

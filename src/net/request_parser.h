@@ -43,7 +43,4 @@ class RequestParser {
   std::unique_ptr<Parser> parser_;
 };
 
-// "a%20b" -> "a b"; a '%' without two hex digits stays as it is.
-std::string percent_decoded(std::string_view text);
-
 }  // namespace bise
