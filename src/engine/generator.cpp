@@ -2,184 +2,189 @@
 
 #include <algorithm>
 #include <functional>
-#include <random>
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "model/step_batch.h"
 
 namespace bise {
 namespace {
 
-std::int64_t cache_blocks(const GeneratorOptions& options, std::int64_t block_size) {
-  const std::int64_t per_sequence = (options.max_model_len + block_size - 1) / block_size;
-  if (options.cache_tokens == 0) return options.max_num_seqs * per_sequence;
-  return (options.cache_tokens + block_size - 1) / block_size;
+// Runs steps on a decoder; draws on the pool's threads.
+class StepDecoder final : public ModelRunner {
+ public:
+  StepDecoder(Decoder& decoder, ThreadPool& pool, KvCache& cache, std::int64_t max_num_seqs,
+              std::int64_t blocks_per_sequence)
+      : decoder_(decoder),
+        pool_(pool),
+        cache_(cache),
+        batch_(decoder.limits().max_tokens, max_num_seqs, blocks_per_sequence,
+               static_cast<std::int64_t>(decoder.kv_layout().groups.size())),
+        scratch_(static_cast<std::size_t>(pool.threads()), Sampler::Scratch(decoder.config().vocab_size)),
+        results_(static_cast<std::size_t>(max_num_seqs)) {
+    rows_.reserve(results_.size());
+    row_sequences_.reserve(results_.size());
+  }
+
+  std::int64_t vocab_size() const override { return decoder_.config().vocab_size; }
+  std::int64_t num_blocks() const override { return cache_.shape().num_blocks; }
+  std::int64_t block_size() const override { return cache_.shape().block_size; }
+  const KvLayout& kv_layout() const override { return decoder_.kv_layout(); }
+
+  void launch(std::span<const StepSequence> sequences) override {
+    sequences_ = sequences;
+    batch_.clear();
+    rows_.clear();
+    row_sequences_.clear();
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+      batch_.add(sequences[i].token_ids, sequences[i].computed, sequences[i].block_tables);
+      results_[i].token_ids.clear();
+      if (!sequences[i].sample) continue;
+      rows_.push_back(batch_.last_row());
+      row_sequences_.push_back(i);
+    }
+    decoder_.forward(batch_.view(), cache_);
+  }
+
+  std::span<const StepResult> results() override {
+    const auto vocabulary = static_cast<std::size_t>(decoder_.config().vocab_size);
+    const auto most = static_cast<std::size_t>(decoder_.limits().max_logit_rows);
+    for (std::size_t first = 0; first < rows_.size(); first += most) {
+      const std::size_t count = std::min(most, rows_.size() - first);
+      const std::span<const float> logits = decoder_.logits(std::span(rows_).subspan(first, count));
+      const auto draw = [&](std::int64_t begin, std::int64_t end, int thread) {
+        for (auto row = static_cast<std::size_t>(begin); row < static_cast<std::size_t>(end); ++row)
+          sample(row_sequences_[first + row], logits.subspan(row * vocabulary, vocabulary),
+                 scratch_[static_cast<std::size_t>(thread)]);
+      };
+      if (count == 1)
+        draw(0, 1, 0);
+      else
+        pool_.parallel_for(static_cast<std::int64_t>(count), 1,
+                           std::ref(draw));  // by reference: no allocation
+    }
+    return std::span(results_).first(sequences_.size());
+  }
+
+ private:
+  void sample(std::size_t index, std::span<const float> logits, Sampler::Scratch& scratch) {
+    const StepSequence& sequence = sequences_[index];
+    const auto position = static_cast<std::int64_t>(sequence.history.size());
+    const std::int32_t token =
+        sequence.sampler->sample(logits, position, position - sequence.prompt_tokens, scratch);
+    sequence.sampler->accept(token);
+    results_[index].token_ids.push_back(token);
+  }
+
+  Decoder& decoder_;
+  ThreadPool& pool_;
+  KvCache& cache_;
+  StepBatch batch_;
+  std::vector<Sampler::Scratch> scratch_;  // one per thread
+  std::span<const StepSequence> sequences_;
+  std::vector<StepResult> results_;
+  std::vector<std::int32_t> rows_;  // whose logits are wanted, and their sequences
+  std::vector<std::size_t> row_sequences_;
+};
+
+// One more than the sequences need: the null block.
+std::int64_t cache_blocks(const GeneratorOptions& options, const Decoder& decoder) {
+  const std::int64_t block_size = decoder.backend().preferred_block_size();
+  const auto blocks_for = [&](std::int64_t tokens) { return (tokens + block_size - 1) / block_size; };
+  const std::int64_t blocks = options.cache_tokens == 0
+                                  ? options.max_num_seqs * blocks_for(options.max_model_len)
+                                  : blocks_for(options.cache_tokens);
+  return 1 + blocks * static_cast<std::int64_t>(decoder.kv_layout().groups.size());
 }
 
-std::uint64_t random_seed() {
-  std::random_device device;
-  return (static_cast<std::uint64_t>(device()) << 32) | device();
+EngineOptions engine_options(const GeneratorOptions& options, const Decoder& decoder) {
+  check(decoder.limits().max_tokens >= options.max_num_seqs, "a step has room for every sequence");
+  return {.max_num_seqs = options.max_num_seqs,
+          .max_num_batched_tokens = decoder.limits().max_tokens,
+          .max_model_len = options.max_model_len,
+          .enable_prefix_caching = options.enable_prefix_caching};
 }
 
 }  // namespace
 
 Generator::Generator(Decoder& decoder, ThreadPool& pool, const GeneratorOptions& options)
     : decoder_(decoder),
-      pool_(pool),
-      options_(options),
-      cache_(decoder.make_kv_cache(groups() * cache_blocks(options, decoder.backend().preferred_block_size()),
-                                   options.kv_cache_dtype)),
-      blocks_(cache_->shape().num_blocks, cache_->shape().block_size),
-      batch_(decoder.limits().max_tokens, options.max_num_seqs, blocks_.blocks_for(options.max_model_len),
-             groups()),
-      scratch_(static_cast<std::size_t>(pool.threads()), Sampler::Scratch(decoder.config().vocab_size)) {
-  check(decoder.limits().max_tokens >= options.max_num_seqs, "a step has room for every sequence");
-  const auto sequences = static_cast<std::size_t>(options.max_num_seqs);
-  running_.reserve(sequences);
-  rows_.reserve(sequences);
-  sampled_.reserve(sequences);
-  row_sequences_.reserve(sequences);
+      cache_(decoder.make_kv_cache(cache_blocks(options, decoder), options.kv_cache_dtype)) {
+  const std::int64_t block_size = cache_->shape().block_size;
+  runner_ = std::make_unique<StepDecoder>(decoder, pool, *cache_, options.max_num_seqs,
+                                          (options.max_model_len + block_size - 1) / block_size);
+  core_ = std::make_unique<EngineCore>(*runner_, engine_options(options, decoder));
+  requests_.reserve(static_cast<std::size_t>(options.max_num_seqs));
 }
 
-Admission Generator::admission(const GenerationRequest& request) const {
-  if (request.prompt.empty()) return Admission::kEmptyPrompt;
-  if (static_cast<std::int64_t>(request.prompt.size()) >= context()) return Admission::kPromptTooLong;
-  for (const std::int32_t token : request.prompt)
-    if (token < 0 || token >= decoder_.config().vocab_size) return Admission::kTokenOutOfVocabulary;
-  return valid(request.sampling) ? Admission::kAccepted : Admission::kBadSampling;
-}
-
-std::int64_t Generator::groups() const {
-  return static_cast<std::int64_t>(decoder_.kv_layout().groups.size());
-}
-
-std::int64_t Generator::context() const {
-  return std::min(options_.max_model_len, blocks_.num_blocks() / groups() * blocks_.block_size());
-}
-
-std::int64_t Generator::longest(const GenerationRequest& request) const {
-  const auto prompt = static_cast<std::int64_t>(request.prompt.size());
-  return prompt + std::min(request.sampling.max_tokens, context() - prompt);
-}
+Generator::~Generator() = default;
 
 std::vector<GenerationResult> Generator::generate(std::span<const GenerationRequest> requests,
                                                   const OnToken& on_token, const std::atomic<bool>* cancel) {
   results_.assign(requests.size(), {});
+  requests_.clear();
   next_request_ = 0;
-  for (std::size_t i = 0; i < requests.size(); ++i) results_[i].admission = admission(requests[i]);
-
-  while (schedule(requests)) {
-    if (cancel && cancel->load(std::memory_order_relaxed)) break;
-    const Stopwatch watch;
-    forward();
-    sample();
-    (step_has_prompt_ ? times_.prefill_seconds : times_.decode_seconds) += watch.seconds();
-    (step_has_prompt_ ? times_.prompt_tokens : times_.decode_tokens) += batch_.tokens();
-    commit(on_token);
+  for (;;) {
+    add(requests);
+    if (!core_->has_work()) break;
+    if (cancel && cancel->load(std::memory_order_relaxed)) {
+      core_->finish_all(FinishReason::kAbort);
+      core_->clear_outputs();
+      break;
+    }
+    step();
+    deliver(on_token);
   }
-  for (Sequence& sequence : running_) finish(sequence, FinishReason::kAbort, -1);
-  running_.clear();
+  // Those that never began.
+  for (; next_request_ < requests.size(); ++next_request_)
+    results_[next_request_].admission = admission(requests[next_request_]);
   return std::move(results_);
 }
 
-void Generator::start(std::size_t request, const GenerationRequest& wanted) {
-  const auto prompt_tokens = static_cast<std::int64_t>(wanted.prompt.size());
-  const std::int64_t max_total = longest(wanted);
-  Sequence sequence{.request = request,
-                    .token_ids = wanted.prompt,
-                    .prompt_tokens = prompt_tokens,
-                    .max_total = max_total,
-                    .blocks = {},
-                    .sampler = Sampler(wanted.sampling, wanted.sampling.seed ? 0 : random_seed(),
-                                       wanted.prompt, decoder_.config().vocab_size),
-                    .stop_token_ids = wanted.sampling.stop_token_ids};
-  sequence.token_ids.reserve(static_cast<std::size_t>(max_total));
-  results_[request].token_ids.reserve(static_cast<std::size_t>(max_total - prompt_tokens));
-  check(blocks_.allocate(groups() * blocks_.blocks_for(max_total), sequence.blocks),
-        "an admitted request has blocks");
-  running_.push_back(std::move(sequence));
+// No more than can run: a sequence takes memory.
+void Generator::add(std::span<const GenerationRequest> requests) {
+  while (next_request_ < requests.size() && requests_.size() < requests_.capacity()) {
+    const std::size_t index = next_request_++;
+    results_[index].admission = admission(requests[index]);
+    if (results_[index].admission != Admission::kAccepted) continue;
+    auto sequence = core_->make_sequence(requests[index]);
+    results_[index].token_ids.reserve(
+        std::min<std::size_t>(static_cast<std::size_t>(sequence->max_total - sequence->prompt_tokens), 4096));
+    requests_.emplace_back(sequence->id, index);
+    core_->add(std::move(sequence));
+  }
 }
 
-void Generator::add_to_step(Sequence& sequence) {
-  const std::int64_t count = std::min(sequence.remaining(), batch_.free_tokens());
-  batch_.add(sequence.next_tokens(count), sequence.computed, sequence.blocks);
-  step_has_prompt_ |= sequence.computed < sequence.prompt_tokens;
-  sequence.computed += count;
-  if (sequence.remaining() > 0) return;
-  rows_.push_back(batch_.last_row());
-  row_sequences_.push_back(static_cast<std::size_t>(&sequence - running_.data()));
+void Generator::step() {
+  const Stopwatch watch;
+  const std::int64_t tokens = core_->step();
+  const bool prompt = core_->step_had_prompt();
+  (prompt ? times_.prefill_seconds : times_.decode_seconds) += watch.seconds();
+  (prompt ? times_.prompt_tokens : times_.decode_tokens) += tokens;
 }
 
-bool Generator::schedule(std::span<const GenerationRequest> requests) {
-  batch_.clear();
-  rows_.clear();
-  row_sequences_.clear();
-  step_has_prompt_ = false;
-  // Decoding first: a long prompt may not hold up the others.
-  for (Sequence& sequence : running_)
-    if (sequence.remaining() == 1) add_to_step(sequence);
-  for (Sequence& sequence : running_)
-    if (sequence.remaining() > 1 && batch_.free_tokens() > 0) add_to_step(sequence);
-  while (next_request_ < requests.size() && batch_.free_tokens() > 0 &&
-         static_cast<std::int64_t>(running_.size()) < options_.max_num_seqs) {
-    const GenerationRequest& wanted = requests[next_request_];
-    if (results_[next_request_].admission == Admission::kAccepted) {
-      if (groups() * blocks_.blocks_for(longest(wanted)) > blocks_.free_blocks()) break;
-      start(next_request_, wanted);
-      add_to_step(running_.back());
+void Generator::deliver(const OnToken& on_token) {
+  // finish() adds outputs, without tokens.
+  for (std::size_t i = 0; i < core_->outputs().size(); ++i) {
+    const RequestOutput& output = core_->outputs()[i].output;
+    const RequestId id = output.id;
+    const auto entry = std::ranges::find(requests_, id, &std::pair<RequestId, std::size_t>::first);
+    const std::size_t index = entry->second;
+    GenerationResult& result = results_[index];
+    result.token_ids.insert(result.token_ids.end(), output.token_ids.begin(), output.token_ids.end());
+    const bool stop_token = output.stop_token_id >= 0;
+    if (output.finish_reason) {
+      result.finish_reason = *output.finish_reason;
+      result.stop_token_id = output.stop_token_id;
+      requests_.erase(entry);
     }
-    ++next_request_;
+    if (!on_token || output.token_ids.empty() || stop_token) continue;
+    if (!on_token(index, output.token_ids.back())) {
+      result.finish_reason = FinishReason::kStop;
+      core_->finish(id, FinishReason::kStop);
+    }
   }
-  return batch_.tokens() > 0;
-}
-
-void Generator::forward() {
-  decoder_.forward(batch_.view(), *cache_);
-}
-
-void Generator::sample() {
-  sampled_.resize(rows_.size());
-  const auto vocabulary = static_cast<std::size_t>(decoder_.config().vocab_size);
-  const auto most = static_cast<std::size_t>(decoder_.limits().max_logit_rows);
-  for (std::size_t first = 0; first < rows_.size(); first += most) {
-    const std::size_t count = std::min(most, rows_.size() - first);
-    const std::span<const float> logits = decoder_.logits(std::span(rows_).subspan(first, count));
-    const auto draw = [&](std::int64_t begin, std::int64_t end, int thread) {
-      for (auto row = static_cast<std::size_t>(begin); row < static_cast<std::size_t>(end); ++row) {
-        const Sequence& sequence = running_[row_sequences_[first + row]];
-        sampled_[first + row] =
-            sequence.sampler.sample(logits.subspan(row * vocabulary, vocabulary), sequence.known(),
-                                    sequence.generated(), scratch_[static_cast<std::size_t>(thread)]);
-      }
-    };
-    if (count == 1)
-      draw(0, 1, 0);
-    else
-      pool_.parallel_for(static_cast<std::int64_t>(count), 1, std::ref(draw));  // by reference: no allocation
-  }
-}
-
-void Generator::commit(const OnToken& on_token) {
-  for (std::size_t row = 0; row < rows_.size(); ++row) {
-    Sequence& sequence = running_[row_sequences_[row]];
-    const std::int32_t token = sampled_[row];
-    sequence.token_ids.push_back(token);
-    sequence.sampler.accept(token);
-    results_[sequence.request].token_ids.push_back(token);
-    if (std::ranges::find(sequence.stop_token_ids, token) != sequence.stop_token_ids.end())
-      finish(sequence, FinishReason::kStop, token);
-    else if (on_token && !on_token(sequence.request, token))
-      finish(sequence, FinishReason::kStop, -1);
-    else if (sequence.known() >= sequence.max_total)
-      finish(sequence, FinishReason::kLength, -1);
-  }
-  std::erase_if(running_, [](const Sequence& sequence) { return sequence.blocks.empty(); });
-}
-
-void Generator::finish(Sequence& sequence, FinishReason reason, std::int32_t stop_token_id) {
-  results_[sequence.request].finish_reason = reason;
-  results_[sequence.request].stop_token_id = stop_token_id;
-  blocks_.release(sequence.blocks);
+  core_->clear_outputs();
 }
 
 }  // namespace bise

@@ -1,6 +1,5 @@
-// Generates the continuations of several prompts together: continuous batching over a paged cache. Requests
-// are admitted in order while blocks for their whole length are free, so none is ever preempted; long
-// prompts are computed in pieces beside the decoding of others. Belongs to the thread that uses the backend.
+// Generates the continuations of several prompts together, on the caller's thread: the engine's step loop
+// (engine_core.h) with a decoder, without a thread of its own. Belongs to the thread that uses the backend.
 #pragma once
 
 #include <atomic>
@@ -11,11 +10,9 @@
 #include <vector>
 
 #include "base/thread_pool.h"
-#include "engine/block_pool.h"
+#include "engine/engine_core.h"
 #include "engine/request.h"
-#include "engine/sequence.h"
 #include "model/decoder.h"
-#include "model/step_batch.h"
 
 namespace bise {
 
@@ -25,6 +22,8 @@ struct GeneratorOptions {
   // Tokens that the cache holds; 0 = max_num_seqs * max_model_len.
   std::int64_t cache_tokens = 0;
   DType kv_cache_dtype = DType::kBF16;
+  // Whether prompts that begin like earlier ones, of any generate(), are computed only from there on.
+  bool enable_prefix_caching = true;
 };
 
 // A new token of request `request`. Not called for a stop token. Return false to stop the request.
@@ -41,8 +40,9 @@ class Generator {
   // `pool` samples; decoder and pool outlive the generator. The decoder's max_tokens must be at least
   // max_num_seqs.
   Generator(Decoder& decoder, ThreadPool& pool, const GeneratorOptions& options = {});
+  ~Generator();
 
-  Admission admission(const GenerationRequest& request) const;
+  Admission admission(const GenerationRequest& request) const { return core_->admission(request); }
 
   // Runs all requests to their end; results in the requests' order. `cancel` (may be null) is read before
   // each step: when it is set, unfinished requests end with kAbort and what they have so far.
@@ -55,39 +55,20 @@ class Generator {
   MemoryUse memory_use() const { return decoder_.memory_use(cache_.get()); }
 
  private:
-  // A step in four parts. schedule() fills batch_ and the rows to sample; false when nothing is left.
-  bool schedule(std::span<const GenerationRequest> requests);
-  void forward();
-  void sample();
-  void commit(const OnToken& on_token);
-
-  // Tokens, prompt and output, that a sequence can have at all, and that this request can grow to.
-  std::int64_t context() const;
-  // Block tables, and so blocks for every block's tokens, that a sequence has.
-  std::int64_t groups() const;
-  std::int64_t longest(const GenerationRequest& request) const;
-  void start(std::size_t request, const GenerationRequest& wanted);
-  void add_to_step(Sequence& sequence);
-  void finish(Sequence& sequence, FinishReason reason, std::int32_t stop_token_id);
+  void add(std::span<const GenerationRequest> requests);
+  void step();
+  void deliver(const OnToken& on_token);
 
   Decoder& decoder_;
-  ThreadPool& pool_;
-  GeneratorOptions options_;
   std::unique_ptr<KvCache> cache_;
-  BlockPool blocks_;
-  StepBatch batch_;
-  std::vector<Sampler::Scratch> scratch_;  // one per thread
+  std::unique_ptr<ModelRunner> runner_;
+  std::unique_ptr<EngineCore> core_;
   GenerationTimes times_;
 
   // Of the generate() that runs.
   std::vector<GenerationResult> results_;
-  std::vector<Sequence> running_;
+  std::vector<std::pair<RequestId, std::size_t>> requests_;  // of the sequences in the core
   std::size_t next_request_ = 0;
-
-  // Of the step that runs: the sequence of each row whose logits are wanted, and the tokens drawn.
-  std::vector<std::int32_t> rows_, sampled_;
-  std::vector<std::size_t> row_sequences_;
-  bool step_has_prompt_ = false;
 };
 
 }  // namespace bise

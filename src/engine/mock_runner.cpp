@@ -1,0 +1,67 @@
+#include "engine/mock_runner.h"
+
+#include <thread>
+
+#include "base/check.h"
+
+namespace bise {
+
+MockRunner::MockRunner(const MockRunnerOptions& options) : options_(options) {
+  check(options.first_token >= 0 && options.first_token < options.vocab_size, "there are tokens to draw");
+  for (const std::int64_t window : options.windows) {
+    layout_.groups.push_back({window});
+    layout_.layers.push_back({static_cast<std::int64_t>(layout_.layers.size()), 0});
+  }
+  layout_.slots_per_block = 1;
+}
+
+std::int32_t MockRunner::token_after(std::int32_t last, std::int64_t length) const {
+  std::uint64_t hash = (static_cast<std::uint64_t>(last) << 32 | static_cast<std::uint64_t>(length)) + 1;
+  hash = (hash ^ (hash >> 30)) * 0xbf58476d1ce4e5b9u;
+  hash = (hash ^ (hash >> 27)) * 0x94d049bb133111ebu;
+  const auto choices = static_cast<std::uint64_t>(options_.vocab_size - options_.first_token);
+  return static_cast<std::int32_t>(static_cast<std::uint64_t>(options_.first_token) +
+                                   (hash ^ (hash >> 31)) % choices);
+}
+
+void MockRunner::launch(std::span<const StepSequence> sequences) {
+  if (results_.size() < sequences.size()) results_.resize(sequences.size());
+  sequences_ = sequences.size();
+  std::size_t tokens = 0;
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    tokens += sequences[i].token_ids.size();
+    draw(sequences[i], results_[i]);
+  }
+  const double seconds = options_.seconds_per_step + options_.seconds_per_token * static_cast<double>(tokens);
+  if (seconds <= 0) return;
+  ready_ = std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+                                                  std::chrono::duration<double>(seconds));
+}
+
+std::span<const StepResult> MockRunner::results() {
+  if (options_.seconds_per_step > 0 || options_.seconds_per_token > 0) std::this_thread::sleep_until(ready_);
+  return std::span(results_).first(sequences_);
+}
+
+// Accepts guesses as long as they are what it would have drawn.
+void MockRunner::draw(const StepSequence& sequence, StepResult& result) const {
+  result.token_ids.clear();
+  result.logprobs.clear();
+  result.prompt_logprobs.clear();
+  for (std::int64_t row = 0; row < sequence.score_rows; ++row)
+    result.prompt_logprobs.push_back(
+        {.token = {sequence.history[static_cast<std::size_t>(sequence.computed + row + 1)], -1},
+         .rank = 1,
+         .top = {}});
+  if (!sequence.sample) return;
+  const std::span<const std::int32_t> drafts =
+      sequence.token_ids.last(static_cast<std::size_t>(sequence.drafts));
+  auto length = static_cast<std::int64_t>(sequence.history.size());
+  result.token_ids.push_back(token_after(sequence.history.back(), length));
+  for (const std::int32_t draft : drafts) {
+    if (draft != result.token_ids.back()) return;
+    result.token_ids.push_back(token_after(draft, ++length));
+  }
+}
+
+}  // namespace bise
