@@ -67,13 +67,13 @@ void Flags::positionals(const std::string& name, std::vector<std::string>& value
   parser_->app.add_option(name, values, help)->required();
 }
 void Flags::option(const std::string& name, std::string& value, const std::string& help) {
-  parser_->app.add_option(name, value, help);
+  parser_->app.add_option(name, value, help)->take_last();
 }
 void Flags::option(const std::string& name, std::int64_t& value, const std::string& help) {
-  parser_->app.add_option(name, value, help);
+  parser_->app.add_option(name, value, help)->take_last();
 }
 void Flags::option(const std::string& name, double& value, const std::string& help) {
-  parser_->app.add_option(name, value, help);
+  parser_->app.add_option(name, value, help)->take_last();
 }
 void Flags::option(const std::string& name, std::vector<std::string>& values, const std::string& help) {
   parser_->app.add_option(name, values, help);
@@ -83,6 +83,13 @@ void Flags::required_option(const std::string& name, std::string& value, const s
 }
 void Flags::flag(const std::string& name, bool& value, const std::string& help) {
   parser_->app.add_flag(name, value, help);
+}
+
+void Flags::flag_pair(const std::string& name, bool& value, const std::string& help) {
+  parser_->app.add_flag(fmt::format("{},!--no-{}", name, name.substr(2)), value, help)->take_last();
+}
+void Flags::group(const std::string& heading) {
+  parser_->app.option_defaults()->group(heading);
 }
 
 bool Flags::parse(const std::vector<std::string>& arguments) {
@@ -107,6 +114,14 @@ bool Flags::parse(const std::vector<std::string>& arguments) {
 
 bool Flags::given(const std::string& name) const {
   return parser_->app.count(name) > 0;
+}
+
+std::vector<std::pair<std::string, std::string>> Flags::given_values() const {
+  std::vector<std::pair<std::string, std::string>> values;
+  for (const CLI::Option* option : parser_->app.get_options())
+    if (option->count() > 0)
+      values.emplace_back(option->get_name(), fmt::format("{}", fmt::join(option->reduced_results(), ", ")));
+  return values;
 }
 
 }  // namespace bise

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace bise {
@@ -14,8 +15,12 @@ class Flags {
   Flags(const std::string& command, const std::string& summary);
   ~Flags();
 
+  // The options declared from here on stand under this heading in --help.
+  void group(const std::string& heading);
+
   // Declarations; the variables hold the defaults and outlive parse(). Names as the user types them:
-  // "--threads", or "model" for a positional argument.
+  // "--threads", or "model" for a positional argument. An option given twice has its last value; one with a
+  // list collects them.
   void positional(const std::string& name, std::string& value, const std::string& help);
   void optional_positional(const std::string& name, std::string& value, const std::string& help);
   void positionals(const std::string& name, std::vector<std::string>& values, const std::string& help);
@@ -25,6 +30,8 @@ class Flags {
   void option(const std::string& name, std::vector<std::string>& values, const std::string& help);
   void required_option(const std::string& name, std::string& value, const std::string& help);
   void flag(const std::string& name, bool& value, const std::string& help);
+  // The same, with a second flag that turns it off: "--x" and "--no-x".
+  void flag_pair(const std::string& name, bool& value, const std::string& help);
 
   // Fills the variables. Returns false when --help was asked for and printed. Throws Error for unknown flags
   // (with near matches), missing values and values of the wrong type.
@@ -32,6 +39,8 @@ class Flags {
 
   // Whether the user gave this option.
   bool given(const std::string& name) const;
+  // All that the user gave, with values joined by ", "; a switch has "true" or "false".
+  std::vector<std::pair<std::string, std::string>> given_values() const;
 
  private:
   struct Parser;
