@@ -13,11 +13,12 @@ struct TokenLogprob {
   bool operator==(const TokenLogprob&) const = default;
 };
 
-// The largest of at least one value.
+// The largest of at least one value. Throws InternalError when there is a NaN.
 float largest_value(std::span<const float> values);
 
 // ln(sum over i of exp(logits[i])). Exponentials in float32 (relative error 2e-7), sums in double.
 double log_sum_exp(std::span<const float> logits);
+double log_sum_exp(std::span<const float> logits, float largest);  // where the largest is known
 
 // The `count` most likely tokens, best first (of equals the smaller id), with their log-probabilities.
 // `normalizer` is log_sum_exp(logits).

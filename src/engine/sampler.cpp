@@ -1,189 +1,271 @@
 #include "engine/sampler.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "base/check.h"
-#include "engine/log_softmax.h"
+#include "engine/gumbel.h"
+#include "engine/logit_kernels.h"
 
 namespace bise {
 namespace {
 
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
-
-// splitmix64's finalizer (Steele et al. 2014): a bijection that spreads every bit.
-std::uint64_t mix(std::uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
-
-// argmax(logit + Gumbel noise) draws from softmax(logits) (Gumbel 1954). The noise of a token is a hash of
-// (key, token), so it needs no state and no order.
-class GumbelDraw {
- public:
-  explicit GumbelDraw(std::uint64_t key) : key_(key) {}
-
-  void offer(float logit, std::int32_t token) {
-    const std::uint64_t bits = mix(key_ + 0x9e3779b97f4a7c15u * (static_cast<std::uint64_t>(token) + 1));
-    // With v = bits / 2^64 uniform, -ln(-ln(1 - v)) <= -ln v <= ln 2 * (leading zeros + 1): most tokens lose
-    // by this bound, without a logarithm.
-    const float bound = logit + 0.69314719f * static_cast<float>(std::countl_zero(bits) + 1);
-    if (bound <= best_ || logit == kLowest) return;
-    const double v = (static_cast<double>(bits >> 11) + 0.5) * 0x1p-53;
-    const float value = logit + static_cast<float>(-std::log(-std::log1p(-v)));
-    if (value > best_) {
-      best_ = value;
-      token_ = token;
-    }
-  }
-  std::int32_t token() const { return token_; }
-
- private:
-  std::uint64_t key_;
-  float best_ = kLowest;
-  std::int32_t token_ = -1;
-};
-
-// The `count`-th largest value, found with a heap of `count`.
-float kth_largest(std::span<const float> values, std::size_t count, std::vector<float>& heap) {
-  heap.assign(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(count));
-  std::make_heap(heap.begin(), heap.end(), std::greater<>());
-  for (std::size_t i = count; i < values.size(); ++i) {
-    if (values[i] <= heap.front()) continue;
-    std::pop_heap(heap.begin(), heap.end(), std::greater<>());
-    heap.back() = values[i];
-    std::push_heap(heap.begin(), heap.end(), std::greater<>());
-  }
-  return heap.front();
-}
+// Beyond all logits; penalties may not leave it, so that no division by a temperature overflows.
+constexpr float kHighest = 1e30f;
+// The first candidates to be sorted for top_p; twice as many each time they are not enough.
+constexpr std::size_t kFirstSorted = 64;
 
 }  // namespace
 
 std::int32_t argmax(std::span<const float> values) {
-  const float largest = largest_value(values);
-  const auto found = std::find(values.begin(), values.end(), largest);
-  check(found != values.end(), "logits are numbers");
-  return static_cast<std::int32_t>(found - values.begin());
+  LargestLogits largest;
+  largest.scan(values);
+  return largest.argmax();
 }
 
-bool valid(const SamplingParams& params) {
+bool valid(const SamplingParams& params, std::int64_t vocab_size) {
+  const auto known = [&](std::int32_t token) { return token >= 0 && token < vocab_size; };
+  const auto all_known = [&](const auto& tokens) { return std::ranges::all_of(tokens, known); };
   return params.temperature >= 0 && std::isfinite(params.temperature) && params.top_p > 0 &&
          params.top_p <= 1 && params.min_p >= 0 && params.min_p <= 1 && params.repetition_penalty > 0 &&
          std::isfinite(params.repetition_penalty) && std::abs(params.presence_penalty) <= 2 &&
          std::abs(params.frequency_penalty) <= 2 && params.max_tokens >= 1 && params.min_tokens >= 0 &&
-         params.min_tokens <= params.max_tokens;
+         params.min_tokens <= params.max_tokens && params.logprobs >= SamplingParams::kNoLogprobs &&
+         params.prompt_logprobs >= SamplingParams::kNoLogprobs &&
+         std::ranges::all_of(
+             params.logit_bias,
+             [&](const auto& bias) { return known(bias.first) && !std::isnan(bias.second); }) &&
+         all_known(params.allowed_token_ids) && all_known(params.logprob_token_ids) &&
+         std::ranges::all_of(params.bad_words,
+                             [&](const auto& word) { return !word.empty() && all_known(word); });
 }
 
-Sampler::Scratch::Scratch(std::int64_t vocab_size) : logits(static_cast<std::size_t>(vocab_size)) {
-  largest.reserve(logits.size());
+Sampler::Scratch::Scratch(std::int64_t vocab_size)
+    : logits(static_cast<std::size_t>(vocab_size)), largest(vocab_size) {
+  weights.reserve(logits.size());
   candidates.reserve(logits.size());
 }
 
 Sampler::Sampler(const SamplingParams& params, std::uint64_t seed, std::span<const std::int32_t> prompt,
                  std::int64_t vocab_size)
-    : params_(params), seed_(params.seed.value_or(seed)) {
-  if (!has_penalties()) return;
-  output_counts_.resize(static_cast<std::size_t>(vocab_size));
-  seen_.resize(static_cast<std::size_t>(vocab_size));
-  seen_tokens_.reserve(prompt.size() + static_cast<std::size_t>(params.max_tokens));
-  for (const std::int32_t token : prompt) see(token);
+    : params_(params),
+      seed_(params.seed.value_or(seed)),
+      prompt_tokens_(static_cast<std::int64_t>(prompt.size())) {
+  for (auto& [token, bias] : params_.logit_bias) bias = std::clamp(bias, -100.0f, 100.0f);
+  for (const auto& word : params_.bad_words) longest_bad_word_ = std::max(longest_bad_word_, word.size());
+  if (penalized())
+    for (const std::int32_t token : prompt) counts_.add_prompt(token);
+  if (!params_.constraint) return;
+  constraint_ = params_.constraint->clone();
+  params_.constraint.reset();
+  mask_.resize((static_cast<std::size_t>(vocab_size) + 31) / 32);
 }
 
-void Sampler::see(std::int32_t token) {
-  std::uint8_t& seen = seen_.at(static_cast<std::size_t>(token));
-  if (seen == 0) seen_tokens_.push_back(token);
-  seen = 1;
-}
-
-bool Sampler::has_penalties() const {
+bool Sampler::penalized() const {
   return params_.repetition_penalty != 1 || params_.presence_penalty != 0 || params_.frequency_penalty != 0;
 }
 
 void Sampler::accept(std::int32_t token) {
-  if (!has_penalties()) return;
-  ++output_counts_.at(static_cast<std::size_t>(token));
-  see(token);
+  ++generated_;
+  if (penalized()) counts_.add_output(token);
+  if (longest_bad_word_ > 1) {
+    output_.push_back(token);
+    if (output_.size() == longest_bad_word_) output_.erase(output_.begin());
+  }
+  // A token that the constraint refuses ends the sequence for another reason (a stop token), or was drawn
+  // because nothing else was left; the constraint stays where it is.
+  if (constraint_) constraint_->accept(token);
+  mask_ready_ = false;
+}
+
+void Sampler::prepare() {
+  if (constraint_ && !mask_ready_) constraint_->fill_mask(mask_);
+  mask_ready_ = true;
+}
+
+bool Sampler::changes_logits() const {
+  return !params_.logit_bias.empty() || !params_.allowed_token_ids.empty() ||
+         (generated_ < params_.min_tokens && !params_.stop_token_ids.empty()) || penalized() ||
+         !params_.bad_words.empty() || constraint_;
+}
+
+void Sampler::apply_allowed(Scratch& scratch) const {
+  if (params_.allowed_token_ids.empty()) return;
+  scratch.kept.clear();
+  for (const std::int32_t token : params_.allowed_token_ids)
+    scratch.kept.push_back(scratch.logits[static_cast<std::size_t>(token)]);
+  std::ranges::fill(scratch.logits, kLowest);
+  for (std::size_t i = 0; i < scratch.kept.size(); ++i)
+    scratch.logits[static_cast<std::size_t>(params_.allowed_token_ids[i])] = scratch.kept[i];
 }
 
 // repetition_penalty over prompt and output (Keskar et al. 2019), the other two over the output.
 void Sampler::apply_penalties(std::span<float> logits) const {
   const auto repetition = static_cast<float>(params_.repetition_penalty);
-  for (const std::int32_t token : seen_tokens_) {
+  for (const auto& [token, output_count] : counts_.entries()) {
     float& logit = logits[static_cast<std::size_t>(token)];
-    logit = logit > 0 ? logit / repetition : logit * repetition;
-    const std::int32_t count = output_counts_[static_cast<std::size_t>(token)];
-    if (count == 0) continue;
-    logit -= static_cast<float>(params_.frequency_penalty) * static_cast<float>(count);
+    if (logit == kLowest) continue;
+    logit = std::clamp(logit > 0 ? logit / repetition : logit * repetition, -kHighest, kHighest);
+    if (output_count == 0) continue;
+    logit -= static_cast<float>(params_.frequency_penalty) * static_cast<float>(output_count);
     logit -= static_cast<float>(params_.presence_penalty);
   }
 }
 
-std::int32_t Sampler::sample(std::span<const float> logits, std::int64_t position, std::int64_t generated,
-                             Scratch& scratch) const {
-  const bool mask_stop = generated < params_.min_tokens && !params_.stop_token_ids.empty();
-  if (params_.greedy() && !has_penalties() && !mask_stop) return argmax(logits);
+// A word may not be completed when the output ends with all of it but the last token.
+void Sampler::apply_bad_words(std::span<float> logits) const {
+  for (const auto& word : params_.bad_words) {
+    const std::size_t before = word.size() - 1;
+    if (before > output_.size() ||
+        !std::equal(word.begin(), word.end() - 1, output_.end() - static_cast<std::ptrdiff_t>(before)))
+      continue;
+    logits[static_cast<std::size_t>(word.back())] = kLowest;
+  }
+}
 
+// Steps 2 to 5 of the order. The result is `logits` itself or stands in scratch.
+std::span<const float> Sampler::adjust(std::span<const float> logits, Scratch& scratch) {
+  if (!changes_logits()) return logits;
   std::vector<float>& work = scratch.logits;
-  check(work.size() == logits.size(), "the scratch fits the vocabulary");
-  std::copy(logits.begin(), logits.end(), work.begin());
-  if (mask_stop)
+  std::ranges::copy(logits, work.begin());
+  for (const auto& [token, bias] : params_.logit_bias) work[static_cast<std::size_t>(token)] += bias;
+  apply_allowed(scratch);
+  if (generated_ < params_.min_tokens)
     for (const std::int32_t token : params_.stop_token_ids)
       if (token >= 0 && static_cast<std::size_t>(token) < work.size())
         work[static_cast<std::size_t>(token)] = kLowest;
-  if (has_penalties()) apply_penalties(work);
-  if (params_.greedy()) return argmax(work);
+  if (penalized()) apply_penalties(work);
+  apply_bad_words(work);
+  prepare();
+  if (constraint_) logit_kernels().apply_mask(work.data(), work.size(), mask_.data());
+  return work;
+}
 
-  // vLLM raises temperatures below 0.01 to it, against overflow.
-  const auto temperature = static_cast<float>(std::max(params_.temperature, 0.01));
-  if (temperature != 1)
-    for (float& logit : work) logit /= temperature;
-
-  GumbelDraw draw(mix(seed_ + 0x9e3779b97f4a7c15u * (static_cast<std::uint64_t>(position) + 1)));
-  const bool filtered = params_.min_p > 0 || params_.top_p < 1 ||
-                        (params_.top_k > 0 && static_cast<std::size_t>(params_.top_k) < work.size());
-  if (filtered) {
-    filter(work, scratch);
-    for (const auto& [logit, token] : scratch.candidates) draw.offer(logit, token);
+// adjust(), with the result's maxima in scratch.largest.
+std::span<const float> Sampler::scan(std::span<const float> logits, Scratch& scratch) {
+  check(scratch.logits.size() == logits.size(), "the scratch fits the vocabulary");
+  const std::span<const float> row = adjust(logits, scratch);
+  scratch.largest.scan(row);
+  if (scratch.largest.largest() > kLowest) return row;
+  std::ranges::copy(logits, scratch.logits.begin());
+  if (constraint_) {
+    logit_kernels().apply_mask(scratch.logits.data(), scratch.logits.size(), mask_.data());
   } else {
-    for (std::size_t token = 0; token < work.size(); ++token)
-      draw.offer(work[token], static_cast<std::int32_t>(token));
+    apply_allowed(scratch);
   }
-  check(draw.token() >= 0, "logits are numbers");
-  return draw.token();
+  scratch.largest.scan(scratch.logits);
+  check(scratch.largest.largest() > kLowest, "the constraint leaves a token");
+  return scratch.logits;
+}
+
+// vLLM raises temperatures below 0.01 to it, against overflow.
+float Sampler::inverse_temperature() const {
+  return 1 / static_cast<float>(std::max(params_.temperature, 0.01));
+}
+
+// min_p, as a bound of logits.
+float Sampler::smallest_allowed(const Scratch& scratch) const {
+  if (params_.min_p <= 0) return kLowest;
+  return scratch.largest.largest() + static_cast<float>(std::log(params_.min_p)) / inverse_temperature();
+}
+
+bool Sampler::limits_candidates(std::size_t vocab_size) const {
+  return params_.top_p < 1 || (params_.top_k > 0 && static_cast<std::size_t>(params_.top_k) < vocab_size);
+}
+
+std::int32_t Sampler::sample(std::span<const float> logits, Scratch& scratch) {
+  const std::span<const float> row = scan(logits, scratch);
+  if (params_.greedy()) return scratch.largest.argmax();
+  const GumbelKey key = gumbel_key(seed_, prompt_tokens_ + generated_);
+  const float factor = inverse_temperature();
+  std::int32_t token = -1;
+  if (limits_candidates(row.size())) {
+    select_candidates(row, scratch);
+    double best = -std::numeric_limits<double>::infinity();
+    for (const RankedLogit& each : scratch.candidates) {
+      const double noisy =
+          static_cast<double>(each.logit * factor) + gumbel_noise(gumbel_bits(key, each.token));
+      if (noisy < best || (noisy == best && each.token > token)) continue;
+      best = noisy;
+      token = each.token;
+    }
+  } else {
+    token = logit_kernels().gumbel_argmax(row.data(), row.size(), factor, smallest_allowed(scratch), key);
+  }
+  check(token >= 0, "a token was drawn");
+  return token;
+}
+
+std::span<const float> Sampler::processed_logits(std::span<const float> logits, Scratch& scratch) {
+  const std::span<const float> row = scan(logits, scratch);
+  if (row.data() != scratch.logits.data()) std::ranges::copy(row, scratch.logits.begin());
+  if (params_.greedy()) return scratch.logits;
+  const float factor = inverse_temperature(), smallest = smallest_allowed(scratch);
+  if (limits_candidates(row.size())) {
+    select_candidates(row, scratch);
+    std::ranges::fill(scratch.logits, kLowest);
+    for (const RankedLogit& each : scratch.candidates)
+      scratch.logits[static_cast<std::size_t>(each.token)] = each.logit * factor;
+  } else {
+    for (float& logit : scratch.logits) logit = logit < smallest ? kLowest : logit * factor;
+  }
+  return scratch.logits;
+}
+
+// The weights exp((logit - largest) / temperature) of candidates [first, first + count), in scratch.weights,
+// and their sum.
+double Sampler::weigh(std::size_t first, std::size_t count, Scratch& scratch) const {
+  scratch.weights.resize(count);
+  for (std::size_t i = 0; i < count; ++i) scratch.weights[i] = scratch.candidates[first + i].logit;
+  logit_kernels().exponentiate(scratch.weights.data(), count, scratch.largest.largest(),
+                               inverse_temperature());
+  return std::accumulate(scratch.weights.begin(), scratch.weights.end(), 0.0);
 }
 
 // Fills scratch.candidates with the tokens that min_p, then top_k (ties kept), then top_p leave.
-void Sampler::filter(std::span<const float> logits, Scratch& scratch) const {
-  const float largest = largest_value(logits);
-  float threshold = kLowest;
-  if (params_.min_p > 0) threshold = largest + static_cast<float>(std::log(params_.min_p));
-  if (params_.top_k > 0 && static_cast<std::size_t>(params_.top_k) < logits.size())
-    threshold =
-        std::max(threshold, kth_largest(logits, static_cast<std::size_t>(params_.top_k), scratch.largest));
+void Sampler::select_candidates(std::span<const float> row, Scratch& scratch) const {
   auto& candidates = scratch.candidates;
+  const float smallest = smallest_allowed(scratch), largest = scratch.largest.largest();
   candidates.clear();
-  for (std::size_t token = 0; token < logits.size(); ++token)
-    if (logits[token] >= threshold) candidates.push_back({logits[token], static_cast<std::int32_t>(token)});
-  if (params_.top_p >= 1) return;
+  if (params_.top_k > 0 && static_cast<std::size_t>(params_.top_k) < row.size()) {
+    scratch.largest.select(static_cast<std::size_t>(params_.top_k), true, candidates);
+    std::erase_if(candidates,
+                  [&](const RankedLogit& each) { return each.logit < smallest || each.logit == kLowest; });
+  } else if (params_.min_p > 0) {
+    scratch.largest.collect(smallest, candidates);
+  } else {
+    // Deeper below the largest until those found weigh enough.
+    const double target =
+        params_.top_p * logit_kernels().sum_exp(row.data(), row.size(), largest, inverse_temperature());
+    for (const float depth : {4.0f, 8.0f, 16.0f, 87.0f}) {
+      candidates.clear();
+      scratch.largest.collect(largest - depth / inverse_temperature(), candidates);
+      if (weigh(0, candidates.size(), scratch) >= target) break;
+    }
+    return keep_nucleus(target, scratch);
+  }
+  if (params_.top_p < 1) keep_nucleus(params_.top_p * weigh(0, candidates.size(), scratch), scratch);
+}
 
-  double total = 0;
-  for (const auto& each : candidates) total += static_cast<double>(std::exp(each.logit - largest));
-  // Tokens this unlikely weigh less than 1 - top_p together, so the kept ones are among the others; only
-  // those need sorting.
-  const double cut = std::log((1 - params_.top_p) * total / static_cast<double>(candidates.size()));
-  std::erase_if(candidates, [&](const auto& each) {
-    return each.logit != largest && static_cast<double>(each.logit - largest) < cut;
-  });
-  std::sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) {
-    return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
-  });
+// Keeps the candidates, by descending logit, as long as those before weigh less than `target`.
+void Sampler::keep_nucleus(double target, Scratch& scratch) const {
+  auto& candidates = scratch.candidates;
   double before = 0;
   std::size_t kept = 0;
-  for (; kept < candidates.size() && before < params_.top_p * total; ++kept)
-    before += static_cast<double>(std::exp(candidates[kept].logit - largest));
+  for (std::size_t done = 0, chunk = kFirstSorted; done < candidates.size() && before < target; chunk *= 2) {
+    const std::size_t count = std::min(chunk, candidates.size() - done);
+    const auto first = candidates.begin() + static_cast<std::ptrdiff_t>(done);
+    const auto end = first + static_cast<std::ptrdiff_t>(count);
+    if (end != candidates.end()) std::nth_element(first, end, candidates.end());
+    std::sort(first, end);
+    weigh(done, count, scratch);
+    for (std::size_t i = 0; i < count && before < target; ++i, ++kept)
+      before += static_cast<double>(scratch.weights[i]);
+    done += count;
+  }
   candidates.resize(kept);
 }
 

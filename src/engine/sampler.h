@@ -1,19 +1,24 @@
-// Draws the next token of one request from its logits, in vLLM's order (spec/serving.md section 3.5):
-// penalties, temperature, min_p, top_k, top_p, Gumbel-max. The draw depends on the logits, the request's
-// seed and the position only, never on the batch. Owned by its sequence; different samplers may draw on
-// different threads.
+// Draws the tokens of one sequence from its logits, in the order of spec/serving.md section 3.5: bias,
+// allowed ids, min_tokens; penalties; bad words; the constraint's mask; greedy; temperature; min_p; top_k;
+// top_p; Gumbel-max. A draw depends on the logits, the seed, the position and the tokens before it only:
+// never on the batch, on speculation or on the processor. Owned by its sequence, through preemptions too;
+// different samplers may be used on different threads.
 #pragma once
 
 #include <cstdint>
+#include <limits>
+#include <memory>
 #include <span>
 #include <vector>
 
+#include "engine/largest_logits.h"
 #include "engine/request.h"
+#include "engine/token_counts.h"
 
 namespace bise {
 
-// Whether every parameter is in its range.
-bool valid(const SamplingParams& params);
+// Whether every parameter is in its range, and every token id in the vocabulary.
+bool valid(const SamplingParams& params, std::int64_t vocab_size = std::numeric_limits<std::int32_t>::max());
 
 class Sampler {
  public:
@@ -24,36 +29,59 @@ class Sampler {
 
    private:
     friend class Sampler;
-    struct Candidate {
-      float logit;
-      std::int32_t token;
-    };
-    std::vector<float> logits, largest;
-    std::vector<Candidate> candidates;
+    std::vector<float> logits, kept, weights;
+    LargestLogits largest;
+    std::vector<RankedLogit> candidates;
   };
 
   // `seed` is used where the request has none.
   Sampler(const SamplingParams& params, std::uint64_t seed, std::span<const std::int32_t> prompt,
           std::int64_t vocab_size);
 
-  // The token at `position` of the sequence, which so far has `generated` tokens after its prompt.
-  std::int32_t sample(std::span<const float> logits, std::int64_t position, std::int64_t generated,
-                      Scratch& scratch) const;
-  // Tells that `token` now stands in the output.
+  const SamplingParams& params() const { return params_; }
+  // Tokens after the prompt.
+  std::int64_t generated() const { return generated_; }
+
+  bool constrained() const { return constraint_ != nullptr; }
+  // Lets the constraint, when there is one, say what may come next, ahead of sample(): that takes long and
+  // needs no logits.
+  void prepare();
+  // The next token of the sequence. When everything is masked, it is drawn from what the constraint alone
+  // leaves, or the allowed ids alone. Throws InternalError when a logit is no number.
+  std::int32_t sample(std::span<const float> logits, Scratch& scratch);
+  std::int32_t sample(std::span<const float> logits, std::int64_t, std::int64_t, Scratch& scratch) {
+    return sample(logits, scratch);
+  }
+  // The logits that sample() draws from, in `scratch`: divided by the temperature, removed tokens at
+  // -infinity; of a greedy request, those before the temperature.
+  std::span<const float> processed_logits(std::span<const float> logits, Scratch& scratch);
+  // Tells that `token` is the sequence's next.
   void accept(std::int32_t token);
 
  private:
-  bool has_penalties() const;
-  void see(std::int32_t token);
+  bool penalized() const;
+  bool changes_logits() const;
+  std::span<const float> adjust(std::span<const float> logits, Scratch& scratch);
+  std::span<const float> scan(std::span<const float> logits, Scratch& scratch);
+  void apply_allowed(Scratch& scratch) const;
   void apply_penalties(std::span<float> logits) const;
-  void filter(std::span<const float> logits, Scratch& scratch) const;
+  void apply_bad_words(std::span<float> logits) const;
+  float inverse_temperature() const;
+  float smallest_allowed(const Scratch& scratch) const;
+  bool limits_candidates(std::size_t vocab_size) const;
+  void select_candidates(std::span<const float> row, Scratch& scratch) const;
+  double weigh(std::size_t first, std::size_t count, Scratch& scratch) const;
+  void keep_nucleus(double target, Scratch& scratch) const;
 
   SamplingParams params_;
   std::uint64_t seed_;
-  // Kept only with penalties: how often each token is in the output, and which occur in prompt or output.
-  std::vector<std::int32_t> output_counts_;  // [vocabulary]
-  std::vector<std::uint8_t> seen_;           // [vocabulary]
-  std::vector<std::int32_t> seen_tokens_;
+  std::int64_t prompt_tokens_, generated_ = 0;
+  TokenCounts counts_;                // kept with penalties only
+  std::vector<std::int32_t> output_;  // its last tokens, as many as bad words look at
+  std::size_t longest_bad_word_ = 0;
+  std::unique_ptr<TokenConstraint> constraint_;
+  std::vector<std::uint32_t> mask_;  // of the constraint, [ceil(vocabulary / 32)]
+  bool mask_ready_ = false;
 };
 
 // Index of the largest value, the first of equals. Throws InternalError when there is a NaN.

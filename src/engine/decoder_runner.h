@@ -1,0 +1,80 @@
+// Computes the engine's steps with a decoder: forward, logits for the rows that need them, draws and
+// log-probabilities. Owns the KV cache and the step's arrays; nothing is allocated in a step without
+// log-probabilities. Belongs to the engine thread; decoder and pool outlive it.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "engine/logprobs.h"
+#include "engine/model_runner.h"
+#include "model/decoder.h"
+#include "model/step_batch.h"
+
+namespace bise {
+
+struct DecoderRunnerOptions {
+  std::int64_t num_blocks = 0;  // of the KV cache
+  DType kv_cache_dtype = DType::kBF16;
+  std::int64_t max_num_seqs = 256;          // sequences in one step
+  std::int64_t max_sequence_tokens = 2048;  // of one sequence, drafts included
+  std::int64_t num_speculative_tokens = 0;  // most drafts of a sequence
+  LogprobsMode logprobs_mode = LogprobsMode::kRawLogprobs;
+};
+
+class DecoderRunner final : public ModelRunner {
+ public:
+  DecoderRunner(Decoder& decoder, ThreadPool& pool, const DecoderRunnerOptions& options);
+
+  std::int64_t vocab_size() const override { return decoder_.config().vocab_size; }
+  std::int64_t num_blocks() const override { return cache_->shape().num_blocks; }
+  std::int64_t block_size() const override { return cache_->shape().block_size; }
+  const KvLayout& kv_layout() const override { return decoder_.kv_layout(); }
+  const KvCache& cache() const { return *cache_; }
+
+  void launch(std::span<const StepSequence> sequences) override;
+  std::span<const StepResult> results() override;
+
+ private:
+  // Rows [first_row, end_row) of rows_ with one job: a prompt token to score, or a token to draw and, when
+  // it is what the draft guessed, the next ones. Drawing stays in order: one thread does it.
+  struct Work {
+    std::size_t sequence, first_row, end_row;
+    bool draws;
+    std::int64_t first_token;  // of the sequence's token_ids, the one of first_row
+  };
+  // A thread's memory.
+  struct Scratch {
+    explicit Scratch(std::int64_t vocab_size) : sampler(vocab_size), logprobs(vocab_size) {}
+    Sampler::Scratch sampler;
+    LogprobsScratch logprobs;
+  };
+
+  void add_rows(std::size_t index, std::int64_t first_token, std::int64_t count, std::int32_t row,
+                bool draws);
+  void prepare_masks();
+  void do_work(const Work& work, std::span<const float> logits, Scratch& scratch);
+  void draw(const Work& work, std::span<const float> logits, Scratch& scratch);
+  void score(const Work& work, std::span<const float> logits, Scratch& scratch);
+
+  Decoder& decoder_;
+  ThreadPool& pool_;
+  LogprobsMode logprobs_mode_;
+  std::size_t vocabulary_, rows_at_once_;
+  std::unique_ptr<KvCache> cache_;
+  StepBatch batch_;
+  std::vector<Scratch> scratch_;  // one per thread
+
+  // Of the step that runs.
+  std::span<const StepSequence> sequences_;
+  std::vector<StepResult> results_;
+  std::vector<std::int32_t> rows_;        // whose logits are wanted
+  std::vector<Work> work_;                // in the order of their rows
+  std::vector<std::uint8_t> missed_;      // [sequences] whether a draft was not what was drawn
+  std::vector<std::size_t> constrained_;  // sequences whose constraint has a mask to make
+  bool pending_ = false;                  // results_ are not made yet
+};
+
+}  // namespace bise
