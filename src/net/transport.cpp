@@ -1,12 +1,21 @@
 #include "net/transport.h"
 
+#include <sys/socket.h>
+
 #include <boost/asio/post.hpp>
 #include <boost/asio/ssl/host_name_verification.hpp>
 #include <boost/asio/ssl/stream.hpp>
+#include <cerrno>
 
 namespace bise {
 namespace {
 namespace asio = boost::asio;
+
+bool nothing_to_read(Socket& socket) {
+  char byte;
+  const ssize_t got = ::recv(socket.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  return got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+}
 
 class PlainTransport final : public Transport {
  public:
@@ -29,6 +38,7 @@ class PlainTransport final : public Transport {
     ErrorCode ignored;
     socket_.close(ignored);
   }
+  bool quiet() override { return nothing_to_read(socket_); }
 
  private:
   Socket socket_;
@@ -62,6 +72,7 @@ class TlsTransport final : public Transport {
     ErrorCode ignored;
     stream_->lowest_layer().close(ignored);
   }
+  bool quiet() override { return nothing_to_read(stream_->next_layer()); }
 
  private:
   using Stream = asio::ssl::stream<Socket>;

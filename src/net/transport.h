@@ -32,6 +32,8 @@ class Transport {
   // Says that nothing more will be written; reading goes on.
   virtual void end_writing() = 0;
   virtual void close() = 0;
+  // The other side has neither closed nor sent anything that was not read: a kept connection is usable.
+  virtual bool quiet() = 0;
 };
 
 std::unique_ptr<Transport> make_plain_transport(Socket socket);
