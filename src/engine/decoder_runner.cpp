@@ -28,9 +28,11 @@ DecoderRunner::DecoderRunner(Decoder& decoder, ThreadPool& pool, const DecoderRu
       batch_(decoder.limits().max_tokens, options.max_num_seqs,
              blocks_for(options.max_sequence_tokens, cache_->shape().block_size),
              static_cast<std::int64_t>(decoder.kv_layout().groups.size())),
-      scratch_(static_cast<std::size_t>(pool.threads()), Scratch(decoder.config().vocab_size)),
       results_(static_cast<std::size_t>(options.max_num_seqs)),
       missed_(results_.size()) {
+  // Not copies of one: a copy has no room.
+  scratch_.reserve(static_cast<std::size_t>(pool.threads()));
+  for (int thread = 0; thread < pool.threads(); ++thread) scratch_.emplace_back(decoder.config().vocab_size);
   const auto drawn = static_cast<std::size_t>(1 + options.num_speculative_tokens);
   for (StepResult& result : results_) result.token_ids.reserve(drawn);
   // Rows to score come besides; there may be one for each token of a step.
