@@ -1,6 +1,5 @@
 #include "cli/text_request.h"
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -74,16 +73,6 @@ std::vector<std::int32_t> read_prompt(const Json& row, const std::string& where,
   return messages.encode(row["messages"], tools, true);
 }
 
-// How many characters at the end of `text` begin one of the stop strings.
-std::size_t held_length(const std::string& text, const std::vector<std::string>& stop) {
-  std::size_t longest = 0;
-  for (const std::string& word : stop) {
-    for (std::size_t length = std::min(word.size(), text.size()); length > longest; --length)
-      if (text.compare(text.size() - length, length, word, 0, length) == 0) longest = length;
-  }
-  return longest;
-}
-
 }  // namespace
 
 void SamplingFlags::declare(Flags& flags) {
@@ -148,23 +137,14 @@ AnswerText::AnswerText(const Tokenizer& tokenizer, std::vector<std::string> stop
     : detokenizer_(tokenizer), stop_(std::move(stop)) {}
 
 std::string AnswerText::push(std::int32_t token) {
-  held_ += detokenizer_.push(token);
-  return release(false);
+  const std::string certain = stop_.push(detokenizer_.push(token));
+  text_ += certain;
+  return certain;
 }
 
 std::string AnswerText::finish() {
-  held_ += detokenizer_.flush();
-  return release(true);
-}
-
-std::string AnswerText::release(bool all) {
-  if (stopped_) return "";
-  std::size_t end = std::string::npos;
-  for (const std::string& word : stop_) end = std::min(end, held_.find(word));
-  stopped_ = end != std::string::npos;
-  if (!stopped_) end = all ? held_.size() : held_.size() - held_length(held_, stop_);
-  std::string certain = held_.substr(0, end);
-  held_.erase(0, end);
+  std::string certain = stop_.push(detokenizer_.flush());
+  certain += stop_.finish();
   text_ += certain;
   return certain;
 }

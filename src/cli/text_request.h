@@ -13,6 +13,7 @@
 #include "engine/request.h"
 #include "text/chat_template.h"
 #include "text/detokenizer.h"
+#include "text/stop_strings.h"
 #include "text/tokenizer.h"
 
 namespace bise {
@@ -67,16 +68,13 @@ class AnswerText {
   // The rest. Call once, at the end.
   std::string finish();
   // Whether a stop string came; then no more tokens are wanted, and the text ends before it.
-  bool stopped() const { return stopped_; }
+  bool stopped() const { return stop_.matched() != nullptr; }
   const std::string& text() const { return text_; }
 
  private:
-  std::string release(bool all);
-
   StreamDetokenizer detokenizer_;
-  std::vector<std::string> stop_;
-  std::string text_, held_;
-  bool stopped_ = false;
+  StopStrings stop_;
+  std::string text_;
 };
 
 }  // namespace bise
