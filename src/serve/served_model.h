@@ -39,6 +39,7 @@ struct ServedModel {
   std::int64_t vocab_size = 0;  // rows of the output matrix; the tokenizer may have fewer
   std::vector<std::int32_t> eos_token_ids;
   std::shared_ptr<const Tokenizer> tokenizer;
+  std::int64_t longest_token_bytes = 0;               // of the tokenizer; OpenAiService fills it in
   std::shared_ptr<const ChatTemplate> chat_template;  // null: chat requests get 400
   std::shared_ptr<const TokenTrie> token_trie;        // for structured output
   std::string response_role = "assistant";
