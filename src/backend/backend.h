@@ -227,6 +227,7 @@ class ThreadPool;
 std::unique_ptr<Backend> make_reference_backend();
 // The fast CPU backend. `pool` outlives it. Throws Error when the processor lacks `isa`.
 std::unique_ptr<Backend> make_cpu_backend(ThreadPool& pool, Isa isa);
+bool built_with_cuda();
 // Throws Error when this program was built without CUDA or there is no such device.
 std::unique_ptr<Backend> make_cuda_backend(int device);
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "base/error.h"
 #include "base/thread_pool.h"
 #include "tensor/float_types.h"
 #include "tensor/pack.h"
@@ -35,28 +36,35 @@ inline Backend& reference() {
   return *backend;
 }
 
-// One CPU backend under test.
+// One backend under test.
 struct Variant {
   std::string name;  // "avx2, 2 threads"
-  Isa isa;
+  std::string kind;  // "avx2", "cuda": results are equal to the bit within a kind
   int threads;
+  // Rows of one call up to which a row's result depends on that row alone.
+  std::int64_t independent_rows;
   std::unique_ptr<Backend> backend;
 
-  // AMX multiplies bfloat16: inputs that stay in floating point are rounded when they are encoded, and
-  // weights when they are dequantized.
-  bool rounds_to_bf16() const { return isa == Isa::kAmx; }
+  // AMX and the GPU's tensor cores multiply bfloat16: inputs that stay in floating point are rounded when
+  // they are encoded, and weights when they are dequantized.
+  bool rounds_to_bf16() const { return kind == "amx" || kind == "cuda"; }
 };
 
 inline const std::vector<Variant>& variants() {
   static ThreadPool one(1), two(2);
   static const std::vector<Variant> all = [] {
     std::vector<Variant> made;
-#if __has_include("backend/cpu/cpu_backend.cpp")
     for (const Isa isa : available_isas())
       for (ThreadPool* pool : {&one, &two})
-        made.push_back({std::string(isa_name(isa)) + ", " + std::to_string(pool->threads()) + " threads", isa,
-                        pool->threads(), make_cpu_backend(*pool, isa)});
-#endif
+        made.push_back({std::string(isa_name(isa)) + ", " + std::to_string(pool->threads()) + " threads",
+                        std::string(isa_name(isa)), pool->threads(), std::numeric_limits<std::int64_t>::max(),
+                        make_cpu_backend(*pool, isa)});
+    try {
+      std::unique_ptr<Backend> cuda = make_cuda_backend(0);
+      made.push_back({cuda->name(), "cuda", 1, 64, std::move(cuda)});
+    } catch (const Error&) {
+      // Built without CUDA, or no GPU here.
+    }
     return made;
   }();
   return all;

@@ -97,13 +97,13 @@ TEST_P(Experts, AgreeWithReference) {
     const Floats inputs = rounded_to_bf16(random.normals(kRows * kHidden));
     const Sizes sizes = sizes_of(layer, inputs);
     const Floats expected = run(nullptr, layer, inputs, kRows);
-    std::map<Isa, Floats> by_isa;
+    std::map<std::string, Floats> by_kind;
     for_each_variant([&](const Variant& variant) {
       const Floats actual = run(&variant, layer, inputs, kRows);
       const std::vector<double> tolerance(expected.size(),
                                           tolerance_of(variant, GetParam().scheme.input, sizes));
       EXPECT_TRUE(within(actual, expected, tolerance, kHidden));
-      EXPECT_TRUE(identical(actual, by_isa.try_emplace(variant.isa, actual).first->second, kHidden))
+      EXPECT_TRUE(identical(actual, by_kind.try_emplace(variant.kind, actual).first->second, kHidden))
           << "with another number of threads";
       Floats single;
       for (std::int64_t row = 0; row < kRows; ++row) {

@@ -112,7 +112,7 @@ TEST(AddRmsNorm, RowsDoNotDependOnTheBatchOrThreads) {
   Random random(6);
   const Floats values = random_rows(kRows, kColumns, random);
   const Tensor weight = from_float(random.normals(kColumns), DType::kBF16, {kColumns});
-  std::map<Isa, Floats> by_isa;
+  std::map<std::string, Floats> by_kind;
   for_each_variant([&](const Variant& variant) {
     Backend& backend = *variant.backend;
     const auto gain = backend.prepare_tensor(weight);
@@ -125,7 +125,7 @@ TEST(AddRmsNorm, RowsDoNotDependOnTheBatchOrThreads) {
       return read_all(backend, *out);
     };
     const Floats together = run(0, kRows);
-    EXPECT_TRUE(identical(together, by_isa.try_emplace(variant.isa, together).first->second, kColumns));
+    EXPECT_TRUE(identical(together, by_kind.try_emplace(variant.kind, together).first->second, kColumns));
     Floats single;
     for (std::int64_t row = 0; row < kRows; ++row) {
       const Floats one = run(row, 1);

@@ -4,6 +4,10 @@
 
 namespace bise {
 
+bool built_with_cuda() {
+  return false;
+}
+
 std::unique_ptr<Backend> make_cuda_backend(int) {
   throw Error(
       "this bise was built without CUDA: build it with `cmake --preset cuda && cmake --build --preset cuda`, "

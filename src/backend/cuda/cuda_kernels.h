@@ -1,0 +1,123 @@
+// The device functions behind the CUDA backend, launched on `stream`, one .cu file for each section. Pointers
+// are device memory. Widths are padded: a linear input has `stride` = columns rounded up to kPad values a
+// row, zero beyond the columns, so that kernels load whole vectors.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace bise::cuda {
+
+constexpr std::int64_t kPad = 128;
+inline std::int64_t padded(std::int64_t columns) {
+  return (columns + kPad - 1) / kPad * kPad;
+}
+
+// A float value's type on the device.
+enum class Float { kF32, kBf16 };
+
+// A matrix row-major [rows, columns] of either type.
+struct Values {
+  void* data = nullptr;
+  Float type = Float::kF32;
+};
+
+// How a row is encoded; numbers as InputType's.
+enum class Encoding { kBf16, kInt8Token, kFp8Token, kFp8Tensor };
+// codes: bf16 or one byte each [rows, stride]; scales [rows].
+struct Encoded {
+  void* codes = nullptr;
+  float* scales = nullptr;
+  Encoding encoding = Encoding::kBf16;
+  std::int64_t columns = 0, stride = 0;
+};
+
+// embed.cu: out[t] = table[token_ids[t]] for `tokens` rows.
+void embed(Values table, const std::int32_t* token_ids, std::int64_t tokens, std::int64_t columns, Values out,
+           cudaStream_t stream);
+
+// norm.cu: Backend::add_rms_norm. `delta` may have no data; `rows` may be null (then count = all rows).
+void add_rms_norm(Values delta, float* residual, std::int64_t residual_rows, const float* weight, float eps,
+                  float static_scale, const std::int32_t* rows, std::int64_t count, Encoded out,
+                  cudaStream_t stream);
+
+// encode.cu
+void encode(Values in, std::int64_t rows, float static_scale, Encoded out, cudaStream_t stream);
+// silu(gate) * up of gate_up [rows, 2 * out.columns], encoded.
+void gate_and_encode(Values gate_up, std::int64_t rows, float static_scale, Encoded out, cudaStream_t stream);
+// Back to floats [rows, columns], codes times scales.
+void decode(Encoded in, std::int64_t rows, float* out, cudaStream_t stream);
+// The codes alone as bf16 [rows, stride]; exact.
+void codes_to_bf16(Encoded in, std::int64_t rows, void* out, cudaStream_t stream);
+// out[r, i] = in[r, permutation[i]] of bf16 rows of `stride`; entries of -1 give zero.
+void permute_columns(const void* in, const std::int32_t* permutation, std::int64_t rows, std::int64_t stride,
+                     void* out, cudaStream_t stream);
+// The values as [stride, depth], zero beyond `rows`: columns become rows.
+void transpose(Encoded in, std::int64_t rows, std::int64_t depth, Values out, cudaStream_t stream);
+// out[i] = encode(in[rows[i]]) of bf16 rows.
+void gather_rows(Encoded in, const std::int32_t* rows, std::int64_t count, float static_scale, Encoded out,
+                 cudaStream_t stream);
+// out[rows[i]] += weights[i] * in[i]
+void add_scaled_rows(const float* in, const std::int32_t* rows, const float* weights, std::int64_t count,
+                     std::int64_t columns, float* out, cudaStream_t stream);
+void to_float(Values in, std::int64_t count, float* out, cudaStream_t stream);
+void from_float(const float* in, std::int64_t count, Values out, cudaStream_t stream);
+
+// The tokens of a step on the device (Batch).
+struct StepView {
+  const std::int32_t *token_ids = nullptr, *positions = nullptr, *token_sequence = nullptr;
+  const std::int32_t *query_starts = nullptr, *context_lengths = nullptr;
+  const std::int32_t* block_table = nullptr;  // [sequences, groups, blocks_per_sequence]
+  std::int64_t tokens = 0, sequences = 0, groups = 1, blocks_per_sequence = 0;
+  std::int64_t longest_query = 0, longest_context = 0;
+};
+
+// One layer's keys and values: [num_blocks, block_size, num_kv_heads, head_dim] each.
+struct CacheView {
+  void *keys = nullptr, *values = nullptr;
+  Float type = Float::kBf16;
+  std::int64_t block_size = 0, num_kv_heads = 0, head_dim = 0;
+};
+
+// rope.cu: Backend::rope_and_store. `inv_freq` [head_dim / 2].
+void rope_and_store(Values qkv, std::int64_t num_heads, const float* inv_freq, float attention_factor,
+                    const StepView& step, std::int64_t group, const CacheView& cache, cudaStream_t stream);
+
+// attention.cu: Backend::attention, into `out` [tokens, num_heads * head_dim] float32. `workspace` holds
+// attention_workspace() bytes.
+std::size_t attention_workspace(std::int64_t longest_context, std::int64_t num_heads, std::int64_t head_dim);
+void attention(Values qkv, std::int64_t num_heads, const StepView& step, std::int64_t group,
+               std::int64_t sliding_window, const CacheView& cache, float* out, void* workspace,
+               cudaStream_t stream);
+
+// A stored weight [rows, columns] on the device, rows padded to 16, columns to kPad; codes in the order of
+// the checkpoint, low bits first.
+enum class WeightFormat { kBf16, kFp8, kInt8, kInt4, kNf4 };
+struct Weight {
+  WeightFormat format = WeightFormat::kBf16;
+  const void* codes = nullptr;  // kInt4 and kNf4: two a byte; kNf4 holds the high nibble first
+  // [padded rows, groups] of the value (code - zero point) * scale; null for kBf16.
+  const float* scales = nullptr;
+  const std::int8_t* zero_points = nullptr;  // [padded rows, groups] or null
+  const float* levels = nullptr;             // kNf4: [16]
+  std::int64_t rows = 0, columns = 0, stride = 0, groups = 1, group_size = 0;
+};
+inline std::int64_t padded_rows(std::int64_t rows) {
+  return (rows + 15) / 16 * 16;
+}
+
+// small_linear.cu: out[r, n] = (sum over k of weight[n, k] * in[r, k]) * in.scales[r] + bias[n], for few
+// rows. Reads the weight once for every 64 rows. Where in.encoding is kInt8Token or fp8, the weight has the
+// same codes, one scale a row and no zero points. The result of a row does not depend on the others.
+void small_linear(const Encoded& in, std::int64_t rows, const Weight& weight, const float* bias, Values out,
+                  cudaStream_t stream);
+
+// dequantize.cu: the weight's values as bf16 [rows, stride].
+void dequantize(const Weight& weight, void* out, cudaStream_t stream);
+// out[r, n] = sums[r, n] * row_scales[r] * column_scales[n] + bias[n] (null: 1, 1, 0), sums int32 or float32.
+void scale_sums(const void* sums, bool integers, std::int64_t rows, std::int64_t columns,
+                const float* row_scales, const float* column_scales, const float* bias, Values out,
+                cudaStream_t stream);
+
+}  // namespace bise::cuda

@@ -1,0 +1,77 @@
+// The opaque values of the CUDA backend: device memory with its shape.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cuda/cuda_kernels.h"
+#include "backend/cuda/device_memory.h"
+
+namespace bise {
+
+class CudaMatrix final : public Matrix {
+ public:
+  CudaMatrix(std::int64_t max_rows, std::int64_t columns, cuda::Float type);
+  void resize(std::int64_t rows);
+  cuda::Values values() const { return {buffer_.as<void>(), type_}; }
+
+ private:
+  cuda::Float type_;
+  DeviceBuffer buffer_;
+};
+
+class CudaLinearInput final : public LinearInput {
+ public:
+  CudaLinearInput(std::int64_t max_rows, std::int64_t columns);
+  void resize(std::int64_t rows, InputType type);
+  cuda::Encoded encoded() const;
+
+ private:
+  DeviceBuffer codes_, scales_;
+};
+
+// One stored matrix, or several joined along rows, in one of the device's formats.
+class CudaLinearWeight final : public LinearWeight {
+ public:
+  // Uploads; throws Error for a scheme that the device cannot compute with.
+  explicit CudaLinearWeight(const std::vector<StoredLinear>& parts);
+
+  const cuda::Weight& weight() const { return weight_; }
+  const float* bias() const { return bias_.as<float>(); }  // [rows] or null
+  // Activation order: input column of each stored column, or null.
+  const std::int32_t* permutation() const { return permutation_.as<std::int32_t>(); }
+  // Whether the product is of codes with codes (int8 with int8, e4m3 with e4m3).
+  bool multiplies_codes() const { return multiplies_codes_; }
+  std::int64_t bytes() const;
+
+ private:
+  cuda::Weight weight_;
+  bool multiplies_codes_ = false;
+  DeviceBuffer codes_, scales_, zero_points_, levels_, bias_, permutation_;
+};
+
+class CudaTensor final : public DeviceTensor {
+ public:
+  // BF16 stays; other float types become float32.
+  CudaTensor(const Tensor& tensor, cuda::Float type);
+  cuda::Values values() const { return {buffer_.as<void>(), type_}; }
+  std::int64_t elements() const { return elements_; }
+
+ private:
+  cuda::Float type_;
+  std::int64_t elements_;
+  DeviceBuffer buffer_;
+};
+
+class CudaKvCache final : public KvCache {
+ public:
+  explicit CudaKvCache(const KvCacheShape& shape);
+  std::int64_t bytes() const override { return static_cast<std::int64_t>(keys_.size() + values_.size()); }
+  cuda::CacheView layer(std::int64_t slot) const;
+
+ private:
+  DeviceBuffer keys_, values_;  // [layers, num_blocks, block_size, num_kv_heads, head_dim]
+};
+
+}  // namespace bise

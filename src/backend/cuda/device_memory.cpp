@@ -1,0 +1,53 @@
+#include "backend/cuda/device_memory.h"
+
+#include "base/error.h"
+
+namespace bise {
+
+void cuda_check(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // so that the next launch does not report it again
+  throw Error("CUDA failed: {}", cudaGetErrorString(status)).at(what);
+}
+
+void cublas_check(cublasStatus_t status, const char* what) {
+  if (status != CUBLAS_STATUS_SUCCESS)
+    throw Error("cuBLAS failed: {}", cublasLtGetStatusString(status)).at(what);
+}
+
+DeviceBuffer::DeviceBuffer(std::size_t bytes) {
+  grow(bytes);
+}
+
+DeviceBuffer::~DeviceBuffer() {
+  if (data_) cudaFree(data_);
+}
+
+void DeviceBuffer::grow(std::size_t bytes) {
+  if (bytes <= size_) return;
+  if (data_) cuda_check(cudaFree(data_), "cudaFree");
+  data_ = nullptr;
+  size_ = 0;
+  cuda_check(cudaMalloc(&data_, bytes), "cudaMalloc");
+  size_ = bytes;
+}
+
+void DeviceBuffer::upload(const void* host, std::size_t bytes, std::size_t offset) {
+  cuda_check(cudaMemcpy(as<char>() + offset, host, bytes, cudaMemcpyHostToDevice),
+             "cudaMemcpy to the device");
+}
+
+PinnedBuffer::~PinnedBuffer() {
+  if (data_) cudaFreeHost(data_);
+}
+
+void PinnedBuffer::grow(std::size_t bytes) {
+  if (bytes <= size_) return;
+  if (data_) cuda_check(cudaFreeHost(data_), "cudaFreeHost");
+  data_ = nullptr;
+  size_ = 0;
+  cuda_check(cudaMallocHost(&data_, bytes), "cudaMallocHost");
+  size_ = bytes;
+}
+
+}  // namespace bise

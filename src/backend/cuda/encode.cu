@@ -1,0 +1,144 @@
+// Encoding the inputs of linear layers, and changes of a matrix's type.
+#include "backend/cuda/device_math.cuh"
+
+namespace bise::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+template <class T>
+__global__ void encode_kernel(const T* in, float static_scale, Encoded out) {
+  __shared__ float scratch[32];
+  const T* row = in + blockIdx.x * out.columns;
+  encode_row(blockIdx.x, out, static_scale, scratch, [&](std::int64_t c) { return load_value(row + c); });
+}
+
+__device__ inline float gated(float gate, float up) {
+  return gate / (1.f + expf(-gate)) * up;
+}
+
+template <class T>
+__global__ void gate_kernel(const T* gate_up, float static_scale, Encoded out) {
+  __shared__ float scratch[32];
+  const T* row = gate_up + blockIdx.x * 2 * out.columns;
+  encode_row(blockIdx.x, out, static_scale, scratch,
+             [&](std::int64_t c) { return gated(load_value(row + c), load_value(row + out.columns + c)); });
+}
+
+__device__ inline float code_value(const Encoded& in, std::int64_t index) {
+  switch (in.encoding) {
+    case Encoding::kBf16: return __bfloat162float(static_cast<const bf16*>(in.codes)[index]);
+    case Encoding::kInt8Token: return static_cast<float>(static_cast<const std::int8_t*>(in.codes)[index]);
+    default: return from_e4m3(static_cast<const std::uint8_t*>(in.codes)[index]);
+  }
+}
+
+__global__ void decode_kernel(Encoded in, float* out) {
+  const float scale = in.encoding == Encoding::kBf16 ? 1.f : in.scales[blockIdx.x];
+  for (std::int64_t c = threadIdx.x; c < in.columns; c += kThreads)
+    out[blockIdx.x * in.columns + c] = code_value(in, blockIdx.x * in.stride + c) * scale;
+}
+
+__global__ void codes_kernel(Encoded in, std::int64_t count, bf16* out) {
+  const std::int64_t i = blockIdx.x * std::int64_t{kThreads} + threadIdx.x;
+  if (i < count) out[i] = __float2bfloat16_rn(code_value(in, i));
+}
+
+__global__ void permute_kernel(const bf16* in, const std::int32_t* permutation, std::int64_t stride,
+                               bf16* out) {
+  for (std::int64_t c = threadIdx.x; c < stride; c += kThreads) {
+    const std::int32_t from = permutation[c];
+    out[blockIdx.x * stride + c] = from < 0 ? __float2bfloat16_rn(0.f) : in[blockIdx.x * stride + from];
+  }
+}
+
+template <class Out>
+__global__ void transpose_kernel(Encoded in, std::int64_t rows, std::int64_t depth, Out* out) {
+  const std::int64_t column = blockIdx.y, row = blockIdx.x * std::int64_t{kThreads} + threadIdx.x;
+  if (row >= depth) return;
+  float value = 0;
+  if (row < rows) {
+    value = code_value(in, row * in.stride + column);
+    if (in.encoding != Encoding::kBf16) value *= in.scales[row];
+  }
+  store_value(out + column * depth + row, value);
+}
+
+__global__ void gather_kernel(Encoded in, const std::int32_t* rows, float static_scale, Encoded out) {
+  __shared__ float scratch[32];
+  const bf16* row = static_cast<const bf16*>(in.codes) + rows[blockIdx.x] * in.stride;
+  encode_row(blockIdx.x, out, static_scale, scratch, [&](std::int64_t c) { return load_value(row + c); });
+}
+
+__global__ void add_scaled_kernel(const float* in, const std::int32_t* rows, const float* weights,
+                                  std::int64_t columns, float* out) {
+  const float weight = weights[blockIdx.x];
+  for (std::int64_t c = threadIdx.x; c < columns; c += kThreads)
+    out[rows[blockIdx.x] * columns + c] += weight * in[blockIdx.x * columns + c];
+}
+
+template <class In, class Out>
+__global__ void convert_kernel(const In* in, std::int64_t count, Out* out) {
+  const std::int64_t i = blockIdx.x * std::int64_t{kThreads} + threadIdx.x;
+  if (i < count) store_value(out + i, load_value(in + i));
+}
+
+}  // namespace
+
+void encode(Values in, std::int64_t rows, float static_scale, Encoded out, cudaStream_t stream) {
+  with_type(in, [&](auto* values) {
+    encode_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(values, static_scale, out);
+  });
+}
+
+void gate_and_encode(Values gate_up, std::int64_t rows, float static_scale, Encoded out,
+                     cudaStream_t stream) {
+  with_type(gate_up, [&](auto* values) {
+    gate_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(values, static_scale, out);
+  });
+}
+
+void decode(Encoded in, std::int64_t rows, float* out, cudaStream_t stream) {
+  decode_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(in, out);
+}
+
+void codes_to_bf16(Encoded in, std::int64_t rows, void* out, cudaStream_t stream) {
+  const std::int64_t count = rows * in.stride;
+  codes_kernel<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(in, count, static_cast<bf16*>(out));
+}
+
+void permute_columns(const void* in, const std::int32_t* permutation, std::int64_t rows, std::int64_t stride,
+                     void* out, cudaStream_t stream) {
+  permute_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(
+      static_cast<const bf16*>(in), permutation, stride, static_cast<bf16*>(out));
+}
+
+void transpose(Encoded in, std::int64_t rows, std::int64_t depth, Values out, cudaStream_t stream) {
+  const dim3 grid(blocks_for(depth, kThreads), static_cast<unsigned>(in.stride));
+  with_type(out,
+            [&](auto* values) { transpose_kernel<<<grid, kThreads, 0, stream>>>(in, rows, depth, values); });
+}
+
+void gather_rows(Encoded in, const std::int32_t* rows, std::int64_t count, float static_scale, Encoded out,
+                 cudaStream_t stream) {
+  gather_kernel<<<static_cast<unsigned>(count), kThreads, 0, stream>>>(in, rows, static_scale, out);
+}
+
+void add_scaled_rows(const float* in, const std::int32_t* rows, const float* weights, std::int64_t count,
+                     std::int64_t columns, float* out, cudaStream_t stream) {
+  add_scaled_kernel<<<static_cast<unsigned>(count), kThreads, 0, stream>>>(in, rows, weights, columns, out);
+}
+
+void to_float(Values in, std::int64_t count, float* out, cudaStream_t stream) {
+  with_type(in, [&](auto* values) {
+    convert_kernel<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(values, count, out);
+  });
+}
+
+void from_float(const float* in, std::int64_t count, Values out, cudaStream_t stream) {
+  with_type(out, [&](auto* values) {
+    convert_kernel<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(in, count, values);
+  });
+}
+
+}  // namespace bise::cuda
