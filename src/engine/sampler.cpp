@@ -1,6 +1,7 @@
 #include "engine/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -15,8 +16,24 @@ namespace {
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
 // Beyond all logits; penalties may not leave it, so that no division by a temperature overflows.
 constexpr float kHighest = 1e30f;
-// The first candidates to be sorted for top_p; twice as many each time they are not enough.
-constexpr std::size_t kFirstSorted = 64;
+constexpr std::size_t kSortedCandidates = 128;
+
+// The best of candidates in any order, as gumbel_argmax() of logit_kernels.h draws from a row.
+std::int32_t draw_candidate(std::span<const RankedLogit> candidates, float factor, GumbelKey key) {
+  std::int32_t token = -1;
+  double best = -std::numeric_limits<double>::infinity();
+  for (const RankedLogit& each : candidates) {
+    const std::uint32_t bits = gumbel_bits(key, each.token);
+    const auto scaled = static_cast<double>(each.logit * factor);
+    // The noise is at most -ln of the bits as a fraction: most lose without a logarithm.
+    if (scaled + 0.6931471805599454 * (std::countl_zero(bits) + 1) < best) continue;
+    const double noisy = scaled + gumbel_noise(bits);
+    if (noisy < best || (noisy == best && each.token > token)) continue;
+    best = noisy;
+    token = each.token;
+  }
+  return token;
+}
 
 }  // namespace
 
@@ -161,9 +178,9 @@ std::span<const float> Sampler::scan(std::span<const float> logits, Scratch& scr
   return scratch.logits;
 }
 
-// vLLM raises temperatures below 0.01 to it, against overflow.
+// vLLM raises temperatures below 0.01 to it, against overflow; endless ones leave float32 too.
 float Sampler::inverse_temperature() const {
-  return 1 / static_cast<float>(std::max(params_.temperature, 0.01));
+  return 1 / static_cast<float>(std::clamp(params_.temperature, 0.01, 1e30));
 }
 
 // min_p, as a bound of logits.
@@ -184,14 +201,7 @@ std::int32_t Sampler::sample(std::span<const float> logits, Scratch& scratch) {
   std::int32_t token = -1;
   if (limits_candidates(row.size())) {
     select_candidates(row, scratch);
-    double best = -std::numeric_limits<double>::infinity();
-    for (const RankedLogit& each : scratch.candidates) {
-      const double noisy =
-          static_cast<double>(each.logit * factor) + gumbel_noise(gumbel_bits(key, each.token));
-      if (noisy < best || (noisy == best && each.token > token)) continue;
-      best = noisy;
-      token = each.token;
-    }
+    token = draw_candidate(scratch.candidates, factor, key);
   } else {
     token = logit_kernels().gumbel_argmax(row.data(), row.size(), factor, smallest_allowed(scratch), key);
   }
@@ -250,22 +260,29 @@ void Sampler::select_candidates(std::span<const float> row, Scratch& scratch) co
   if (params_.top_p < 1) keep_nucleus(params_.top_p * weigh(0, candidates.size(), scratch), scratch);
 }
 
-// Keeps the candidates, by descending logit, as long as those before weigh less than `target`.
+// Keeps the candidates, by descending logit, as long as those before weigh less than `target`: halves the
+// range where that ends until it is worth sorting.
 void Sampler::keep_nucleus(double target, Scratch& scratch) const {
   auto& candidates = scratch.candidates;
+  const auto at = [&](std::size_t i) { return candidates.begin() + static_cast<std::ptrdiff_t>(i); };
+  std::size_t first = 0, last = candidates.size();
   double before = 0;
-  std::size_t kept = 0;
-  for (std::size_t done = 0, chunk = kFirstSorted; done < candidates.size() && before < target; chunk *= 2) {
-    const std::size_t count = std::min(chunk, candidates.size() - done);
-    const auto first = candidates.begin() + static_cast<std::ptrdiff_t>(done);
-    const auto end = first + static_cast<std::ptrdiff_t>(count);
-    if (end != candidates.end()) std::nth_element(first, end, candidates.end());
-    std::sort(first, end);
-    weigh(done, count, scratch);
-    for (std::size_t i = 0; i < count && before < target; ++i, ++kept)
-      before += static_cast<double>(scratch.weights[i]);
-    done += count;
+  while (last - first > kSortedCandidates) {
+    const std::size_t middle = first + (last - first) / 2;
+    std::nth_element(at(first), at(middle), at(last));
+    const double weight = weigh(first, middle - first, scratch);
+    if (before + weight >= target) {
+      last = middle;
+    } else {
+      before += weight;
+      first = middle;
+    }
   }
+  std::sort(at(first), at(last));
+  weigh(first, last - first, scratch);
+  std::size_t kept = first;
+  for (std::size_t i = first; i < last && before < target; ++i, ++kept)
+    before += static_cast<double>(scratch.weights[i - first]);
   candidates.resize(kept);
 }
 
