@@ -59,7 +59,11 @@ EngineCore::EngineCore(ModelRunner& runner, const EngineOptions& options)
   stats_.total_blocks = state_.blocks.pool().num_blocks() - 1;
   stats_.block_size = runner.block_size();
   stats_.accepted_per_position.resize(static_cast<std::size_t>(options.num_speculative_tokens));
-  state_.running.reserve(static_cast<std::size_t>(options.max_num_seqs));
+  const auto sequences = static_cast<std::size_t>(options.max_num_seqs);
+  state_.running.reserve(sequences);
+  step_.reserve(sequences);
+  outputs_.reserve(sequences);
+  ended_.reserve(sequences);
 }
 
 EngineCore::~EngineCore() = default;
@@ -75,7 +79,7 @@ Admission EngineCore::admission(const GenerationRequest& request) const {
   // These would change a guess's probability in ways that its acceptance does not know (as in vLLM).
   if (options().num_speculative_tokens > 0 && (sampling.min_p > 0 || !sampling.logit_bias.empty()))
     return Admission::kBadSampling;
-  return valid(sampling) ? Admission::kAccepted : Admission::kBadSampling;
+  return valid(sampling, vocab_size) ? Admission::kAccepted : Admission::kBadSampling;
 }
 
 std::unique_ptr<Sequence> EngineCore::make_sequence(const GenerationRequest& request) {

@@ -5,11 +5,11 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <span>
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "engine/decoder_runner.h"
 #include "engine/engine_core.h"
 #include "engine/request.h"
 #include "model/decoder.h"
@@ -40,9 +40,8 @@ class Generator {
   // `pool` samples; decoder and pool outlive the generator. The decoder's max_tokens must be at least
   // max_num_seqs.
   Generator(Decoder& decoder, ThreadPool& pool, const GeneratorOptions& options = {});
-  ~Generator();
 
-  Admission admission(const GenerationRequest& request) const { return core_->admission(request); }
+  Admission admission(const GenerationRequest& request) const { return core_.admission(request); }
 
   // Runs all requests to their end; results in the requests' order. `cancel` (may be null) is read before
   // each step: when it is set, unfinished requests end with kAbort and what they have so far.
@@ -52,7 +51,7 @@ class Generator {
 
   // Since the construction.
   const GenerationTimes& times() const { return times_; }
-  MemoryUse memory_use() const { return decoder_.memory_use(cache_.get()); }
+  MemoryUse memory_use() const { return decoder_.memory_use(&runner_.cache()); }
 
  private:
   void add(std::span<const GenerationRequest> requests);
@@ -60,9 +59,8 @@ class Generator {
   void deliver(const OnToken& on_token);
 
   Decoder& decoder_;
-  std::unique_ptr<KvCache> cache_;
-  std::unique_ptr<ModelRunner> runner_;
-  std::unique_ptr<EngineCore> core_;
+  DecoderRunner runner_;
+  EngineCore core_;
   GenerationTimes times_;
 
   // Of the generate() that runs.

@@ -20,6 +20,8 @@ class Planner {
     plan.filling_.clear();
     plan.tokens = 0;
     plan.blocked = nullptr;
+    plan.sequences.reserve(static_cast<std::size_t>(state.options.max_num_seqs));
+    plan.filling_.reserve(static_cast<std::size_t>(state.options.max_num_seqs));
     plan.changes_.resize(static_cast<std::size_t>(blocks_.pool().num_blocks()));
     ++plan.stamp_;
   }
