@@ -18,7 +18,9 @@ int run_chat(const Arguments& arguments);
 int run_score(const Arguments& arguments);
 int run_perplexity(const Arguments& arguments);
 int run_tokenize(const Arguments& arguments);
+int run_serve(const Arguments& arguments);
 int run_bench(const Arguments& arguments);
+int run_bench_kernels(const Arguments& arguments);  // bise bench kernels
 int run_compare(const Arguments& arguments);
 int run_report(const Arguments& arguments);
 
