@@ -151,6 +151,15 @@ class KvCache {
   KvCacheShape shape_;
 };
 
+// The memory that a backend computes in, in bytes.
+struct MemoryInfo {
+  std::int64_t total = 0, free = 0;
+  std::int64_t peak_used = 0;  // the most that this process has had so far
+  bool host = false;           // shared with everything else on the machine
+};
+// Memory of this process's machine, or of the container that limits it.
+MemoryInfo host_memory();
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -159,6 +168,12 @@ class Backend {
   virtual std::string name() const = 0;
   // The block size of KV caches that suits the attention kernels, in tokens.
   virtual std::int64_t preferred_block_size() const = 0;
+  virtual MemoryInfo memory() const { return host_memory(); }
+  // Waits for all operations before it.
+  virtual void synchronize() {}
+  // GB/s (1e9 bytes) at which the device reads `bytes` of its memory: the limit that decoding is compared
+  // with. Allocates them.
+  virtual double read_bandwidth(std::int64_t bytes) = 0;
 
   // Weights. Tensors may be views of a mapped file; the result keeps them alive where it still needs them.
   // Parts must agree in columns and input type; throws Error where the backend cannot compute with a scheme.

@@ -7,7 +7,6 @@
 #include <random>
 #include <vector>
 
-#include "backend/cpu/bandwidth.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "cli/commands.h"
@@ -114,6 +113,8 @@ void print_text(const Json& json) {
 }  // namespace
 
 int run_bench(const Arguments& arguments) {
+  if (!arguments.empty() && arguments.front() == "kernels")
+    return run_bench_kernels({arguments.begin() + 1, arguments.end()});
   Options options;
   Flags flags("bench", "Speed of one sequence: prefill and greedy decode, best of several repetitions.");
   flags.positional("model", options.model, "checkpoint folder");
@@ -139,7 +140,7 @@ int run_bench(const Arguments& arguments) {
   // Before the bandwidth buffer counts as resident. It is as large as what a token reads, so that both find
   // the same share of it in the caches.
   const double peak_mb = peak_rss_mb();
-  const double bandwidth = measure_read_bandwidth(runtime.pool(), model.decode_weight_bytes());
+  const double bandwidth = runtime.backend().read_bandwidth(model.decode_weight_bytes());
   const Json json = as_json(options, model, samples, peak_mb, bandwidth);
   if (options.json) {
     fmt::print("{}\n", json_text(json, 2));

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "backend/check_batch.h"
+#include "backend/cpu/bandwidth.h"
 #include "base/check.h"
 #include "base/error.h"
 #include "tensor/float_types.h"
@@ -50,6 +51,10 @@ CpuBackend::CpuBackend(ThreadPool& pool, Isa isa)
 
 std::string CpuBackend::name() const {
   return fmt::format("cpu {}", isa_name(isa_));
+}
+
+double CpuBackend::read_bandwidth(std::int64_t bytes) {
+  return measure_read_bandwidth(pool_, bytes);
 }
 
 std::unique_ptr<LinearWeight> CpuBackend::prepare_linear(std::vector<StoredLinear> parts) {

@@ -35,6 +35,7 @@ class CpuBackend final : public Backend {
 
   std::string name() const override;
   std::int64_t preferred_block_size() const override { return 64; }
+  double read_bandwidth(std::int64_t bytes) override;
 
   std::unique_ptr<LinearWeight> prepare_linear(std::vector<StoredLinear> parts) override;
   std::unique_ptr<DeviceTensor> prepare_tensor(const Tensor& tensor) override;

@@ -7,6 +7,7 @@
 
 #include "backend/check_batch.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/error.h"
 
 namespace bise {
@@ -75,6 +76,24 @@ CudaBackend::~CudaBackend() {
   cudaStreamSynchronize(stream_);
   cudaEventDestroy(uploaded_);
   cudaStreamDestroy(stream_);
+}
+
+void CudaBackend::synchronize() {
+  cuda_check(cudaStreamSynchronize(stream_), "waiting for the device");
+}
+
+double CudaBackend::read_bandwidth(std::int64_t bytes) {
+  constexpr int kPasses = 10;
+  const DeviceBuffer buffer(static_cast<std::size_t>(bytes)), sums(sizeof(std::uint32_t));
+  cuda_check(cudaMemsetAsync(buffer.as<void>(), 1, buffer.size(), stream_), "cudaMemset");
+  const auto pass = [&] { cuda::read_all(buffer.as<void>(), bytes, sums.as<std::uint32_t>(), stream_); };
+  pass();
+  synchronize();
+  const Stopwatch watch;
+  for (int i = 0; i < kPasses; ++i) pass();
+  synchronize();
+  check_launch("read_all");
+  return static_cast<double>(bytes) * kPasses / watch.seconds() / 1e9;
 }
 
 std::unique_ptr<LinearWeight> CudaBackend::prepare_linear(std::vector<StoredLinear> parts) {

@@ -28,6 +28,8 @@ class CudaBackend final : public Backend {
 
   std::string name() const override { return name_; }
   std::int64_t preferred_block_size() const override { return 16; }
+  void synchronize() override;
+  double read_bandwidth(std::int64_t bytes) override;
 
   std::unique_ptr<LinearWeight> prepare_linear(std::vector<StoredLinear> parts) override;
   std::unique_ptr<DeviceTensor> prepare_tensor(const Tensor& tensor) override;

@@ -33,6 +33,9 @@ struct Encoded {
   std::int64_t columns = 0, stride = 0;
 };
 
+// bandwidth.cu: reads all bytes (a multiple of 16) once.
+void read_all(const void* bytes, std::int64_t count, std::uint32_t* sum, cudaStream_t stream);
+
 // embed.cu: out[t] = table[token_ids[t]] for `tokens` rows.
 void embed(Values table, const std::int32_t* token_ids, std::int64_t tokens, std::int64_t columns, Values out,
            cudaStream_t stream);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backend/check_batch.h"
+#include "backend/cpu/bandwidth.h"
 #include "base/check.h"
 #include "base/error.h"
 #include "tensor/float_types.h"
@@ -38,6 +39,11 @@ std::size_t ReferenceKvCache::offset(std::int64_t layer, std::int64_t block, std
                                      std::int64_t head) const {
   const std::int64_t token = (layer * shape_.num_blocks + block) * shape_.block_size + slot;
   return static_cast<std::size_t>((token * shape_.num_kv_heads + head) * shape_.head_dim);
+}
+
+double ReferenceBackend::read_bandwidth(std::int64_t bytes) {
+  ThreadPool pool(1);
+  return measure_read_bandwidth(pool, bytes);
 }
 
 std::unique_ptr<LinearWeight> ReferenceBackend::prepare_linear(std::vector<StoredLinear> parts) {

@@ -62,6 +62,7 @@ class ReferenceBackend final : public Backend {
  public:
   std::string name() const override { return "reference"; }
   std::int64_t preferred_block_size() const override { return 16; }
+  double read_bandwidth(std::int64_t bytes) override;
 
   std::unique_ptr<LinearWeight> prepare_linear(std::vector<StoredLinear> parts) override;
   std::unique_ptr<DeviceTensor> prepare_tensor(const Tensor& tensor) override;
