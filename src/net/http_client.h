@@ -23,11 +23,11 @@ struct HttpClientOptions {
   std::size_t max_body_bytes = std::size_t{1} << 30;  // of an answer collected in memory
   double keep_idle = 60;                              // s that an unused connection is kept
   bool verify_certificates = true;
-  std::string ca_certs;               // PEM; "": the system's roots
-  std::string certfile, keyfile;      // a client certificate, or ""
-  std::string proxy;                  // "http://[user:password@]host:port" for all calls, or ""
-  std::vector<std::string> no_proxy;  // hosts called directly: "host", ".domain" (it and all below), "*"
-  std::string unix_socket;            // connect there whatever the address says
+  std::string ca_certs = {};                // PEM; "": the system's roots
+  std::string certfile = {}, keyfile = {};  // a client certificate, or ""
+  std::string proxy = {};                   // "http://[user:password@]host:port" for all calls, or ""
+  std::vector<std::string> no_proxy = {};  // hosts called directly: "host", ".domain" (it and all below), "*"
+  std::string unix_socket = {};            // connect there whatever the address says
   std::string user_agent = "bise";
 };
 
@@ -44,9 +44,9 @@ enum class HttpFailure {
 
 struct HttpCall {
   std::string method = "GET";
-  std::string url;
-  HttpHeaders headers;  // Host, User-Agent, Accept and Content-Length are added when absent
-  std::string body;
+  std::string url = {};
+  HttpHeaders headers = {};  // Host, User-Agent, Accept and Content-Length are added when absent
+  std::string body = {};
   // For the last answer, after redirects: its status and headers, before its body. False cancels.
   std::function<bool(int status, const HttpHeaders& headers)> on_header = {};
   // The body of a 2xx answer, piece by piece as it arrives, instead of HttpResult::body. False cancels.

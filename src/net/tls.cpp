@@ -24,15 +24,19 @@ void load_certificate(ssl::context& context, const std::string& certfile, const 
   }
 }
 
-// OpenSSL's built-in place is that of the system it was built for; a binary carried elsewhere finds the
-// bundle where the usual distributions keep it.
+// OpenSSL's built-in places are those of the system it was built for; a binary carried elsewhere finds the
+// roots where the usual distributions keep them.
 void load_system_roots(ssl::context& context) {
+  namespace fs = std::filesystem;
   ErrorCode error;
+  std::error_code absent;
   context.set_default_verify_paths(error);
+  const fs::path folder = X509_get_default_cert_dir();
+  if (fs::exists(X509_get_default_cert_file(), absent)) return;
+  if (fs::is_directory(folder, absent) && !fs::is_empty(folder, absent)) return;
   for (const char* bundle : {"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt",
                              "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"}) {
-    std::error_code absent;
-    if (!std::filesystem::exists(bundle, absent)) continue;
+    if (!fs::exists(bundle, absent)) continue;
     context.load_verify_file(bundle, error);
     if (!error) return;
   }
