@@ -17,16 +17,15 @@ bool is_name_character(char c) {
 
 class Parser {
  public:
-  explicit Parser(std::string_view text) : reader_(text, "grammar") {}
+  Parser(std::string_view text, Rules& rules) : reader_(text, "grammar"), rules_(rules) {}
 
-  Rules parse() {
+  std::uint32_t parse() {
     for (skip_blank(); !reader_.at_end(); skip_blank()) parse_rule();
     const auto root = numbers_.find("root");
     if (root == numbers_.end() || !rules_.body(root->second)) throw Error("the grammar has no rule 'root'");
-    for (std::uint32_t rule = 0; rule < rules_.size(); ++rule)
-      if (!rules_.body(rule)) throw Error("the grammar has no rule '{}'", rules_.name(rule)).at("grammar");
-    rules_.root = root->second;
-    return std::move(rules_);
+    for (const auto& [name, rule] : numbers_)
+      if (!rules_.body(rule)) throw Error("the grammar has no rule '{}'", name);
+    return root->second;
   }
 
  private:
@@ -162,15 +161,15 @@ class Parser {
   }
 
   TextReader reader_;
-  Rules rules_;
+  Rules& rules_;
   std::map<std::string, std::uint32_t, std::less<>> numbers_;
   int depth_ = 0;
 };
 
 }  // namespace
 
-Rules parse_gbnf(std::string_view text) {
-  return Parser(text).parse();
+std::uint32_t add_gbnf(Rules& rules, std::string_view text) {
+  return Parser(text, rules).parse();
 }
 
 }  // namespace bise

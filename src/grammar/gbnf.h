@@ -3,13 +3,14 @@
 // Rule names are letters, digits, "-" and "_"; the start is `root`.
 #pragma once
 
+#include <cstdint>
 #include <string_view>
 
 #include "grammar/expression.h"
 
 namespace bise {
 
-// Throws Error naming the place.
-Rules parse_gbnf(std::string_view text);
+// Adds the rules of `text`; returns its root. Throws Error naming the place.
+std::uint32_t add_gbnf(Rules& rules, std::string_view text);
 
 }  // namespace bise

@@ -3,9 +3,11 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "grammar/gbnf.h"
+#include "grammar/ebnf.h"
+#include "grammar/json_schema.h"
 #include "grammar/mask_cache.h"
 #include "grammar/regex.h"
+#include "grammar/structural_tag.h"
 #include "text/utf8.h"
 
 namespace bise {
@@ -23,6 +25,20 @@ GrammarPtr compiled(Expr root) {
 
 }  // namespace
 
+GrammarPtr compile_json_schema(const Json& schema, JsonSchemaOptions options) {
+  Rules rules;
+  rules.root = add_json_schema(rules, schema, options);
+  return compiled(rules);
+}
+
+GrammarPtr compile_json_schema(std::string_view schema, JsonSchemaOptions options) {
+  return compile_json_schema(parse_json(schema, "JSON schema"), options);
+}
+
+GrammarPtr compile_json_object(JsonSchemaOptions options) {
+  return compile_json_schema(Json{{"type", "object"}}, options);
+}
+
 GrammarPtr compile_regex(std::string_view pattern) {
   return compiled(parse_regex(pattern));
 }
@@ -38,7 +54,15 @@ GrammarPtr compile_choice(std::span<const std::string> choices) {
 }
 
 GrammarPtr compile_ebnf(std::string_view text) {
-  return compiled(parse_gbnf(text));
+  Rules rules;
+  rules.root = add_ebnf(rules, text, {});
+  return compiled(rules);
+}
+
+GrammarPtr compile_structural_tag(const Json& description, JsonSchemaOptions options) {
+  Rules rules;
+  rules.root = rules.add("root", structural_tag(rules, description, options));
+  return compiled(rules);
 }
 
 }  // namespace bise

@@ -85,7 +85,8 @@ std::shared_ptr<const TokenMask> MaskCache::mask(ParserState state) {
 
 void MaskCache::import(MaskCache& other, std::span<ParserState> states) {
   const std::scoped_lock lock(mutex_, other.mutex_);
-  for (ParserState& state : states) state = states_.import(other.states_, state);
+  states_.import(other.states_, states);
+  imported_ = std::max(imported_, states_.size());
 }
 
 void MaskCache::prepare(double budget_seconds) {
@@ -101,7 +102,7 @@ void MaskCache::prepare(double budget_seconds) {
 }
 
 void MaskCache::note_size() {
-  if (bytes_ > kMaxMaskBytes || states_.size() > kMaxParserEntries)
+  if (bytes_ > kMaxMaskBytes || states_.size() > imported_ + kMaxParserEntries)
     full_.store(true, std::memory_order_relaxed);
 }
 

@@ -87,7 +87,8 @@ class MaskCache {
   ParserStates states_;
   std::unordered_map<std::uint32_t, LocalMask> locals_;  // by state of the automaton
   std::unordered_map<ParserState, std::shared_ptr<const TokenMask>> masks_;
-  std::size_t bytes_ = 0;  // of masks_ and locals_
+  std::size_t bytes_ = 0;     // of masks_ and locals_
+  std::size_t imported_ = 0;  // entries of states_ that running texts brought along
   std::atomic<bool> full_{false};
   std::vector<ParserState> path_;       // scratch of walk(): the state at each depth
   std::vector<std::uint32_t> scratch_;  // scratch of compute(): bits

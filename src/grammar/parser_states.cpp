@@ -185,15 +185,16 @@ ParserState ParserStates::state_with(std::vector<Item>& items) {
 }
 
 // Frames refer to older frames only, so that those on the way to `frame` can be taken in ascending order.
-std::uint32_t ParserStates::import_frame(ParserStates& other, std::uint32_t frame,
+std::uint32_t ParserStates::import_frame(const ParserStates& other, std::uint32_t frame,
                                          std::unordered_map<std::uint32_t, std::uint32_t>& known) {
-  std::vector<std::uint32_t> needed = {frame};
-  for (std::size_t i = 0; i < needed.size(); ++i) {
-    for (const Item target : other.returns(needed[i])) {
-      const std::uint32_t caller = frame_of(target);
-      if (caller != needed[i] && known.try_emplace(caller, 0).second) needed.push_back(caller);
-    }
-  }
+  constexpr std::uint32_t kSeen = ~std::uint32_t{0};
+  std::vector<std::uint32_t> needed;
+  const auto need = [&](std::uint32_t number) {
+    if (known.try_emplace(number, kSeen).second) needed.push_back(number);
+  };
+  need(frame);
+  for (std::size_t i = 0; i < needed.size(); ++i)
+    for (const Item target : other.returns(needed[i])) need(frame_of(target));
   std::sort(needed.begin(), needed.end());
   for (const std::uint32_t old : needed) {
     std::vector<Item> targets;
@@ -204,13 +205,15 @@ std::uint32_t ParserStates::import_frame(ParserStates& other, std::uint32_t fram
   return known.at(frame);
 }
 
-ParserState ParserStates::import(ParserStates& other, ParserState state) {
-  if (state == kDead) return kDead;
+void ParserStates::import(const ParserStates& other, std::span<ParserState> states) {
   std::unordered_map<std::uint32_t, std::uint32_t> known;
-  std::vector<Item> items;
-  for (const Item from : other.items(state))
-    items.push_back(item(state_of(from), import_frame(other, frame_of(from), known)));
-  return state_with(items);
+  for (ParserState& state : states) {
+    if (state == kDead) continue;
+    std::vector<Item> items;
+    for (const Item from : other.items(state))
+      items.push_back(item(state_of(from), import_frame(other, frame_of(from), known)));
+    state = state_with(items);
+  }
 }
 
 }  // namespace bise

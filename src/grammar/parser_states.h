@@ -63,8 +63,8 @@ class ParserStates {
   }
   std::span<const Item> items(const ParserState& state) const;
 
-  // The same state as `other` has under `state`; for moving to a fresh ParserStates.
-  ParserState import(ParserStates& other, ParserState state);
+  // Replaces states of `other` by the same states here; for moving to a fresh ParserStates.
+  void import(const ParserStates& other, std::span<ParserState> states);
 
   // How much has been stored, in entries of about 50 bytes.
   std::size_t size() const;
@@ -86,7 +86,7 @@ class ParserStates {
   void predict(std::vector<Item>& active);
   std::uint32_t frame_with(std::vector<Item>& returns);
   ParserState state_with(std::vector<Item>& items);
-  std::uint32_t import_frame(ParserStates& other, std::uint32_t frame,
+  std::uint32_t import_frame(const ParserStates& other, std::uint32_t frame,
                              std::unordered_map<std::uint32_t, std::uint32_t>& known);
 
   const Automaton& automaton_;

@@ -1,0 +1,188 @@
+#include "grammar/json_rules.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "grammar/json_numbers.h"
+#include "grammar/unicode_set.h"
+
+namespace bise {
+namespace {
+
+// Characters beyond this many are counted in chunks of it, by calls of one rule, so that `maxLength` does not
+// multiply the states of a character.
+constexpr int kChunk = 256;
+constexpr int kMaxConstantDepth = 64;
+
+// The language as a deterministic automaton, which is smaller when it is repeated.
+Expr reduced(const Expr& expression) {
+  return dfa_expression(std::make_shared<const Dfa>(determinize(*expression)));
+}
+
+const UnicodeSet& plain_characters() {
+  static const UnicodeSet set = UnicodeSet({{0, 0x1F}, {'"', '"'}, {'\\', '\\'}}).inverted();
+  return set;
+}
+
+Expr one_of(std::string_view bytes) {
+  std::vector<Expr> parts;
+  for (const char c : bytes) parts.push_back(literal(std::string_view(&c, 1)));
+  return choice(std::move(parts));
+}
+
+Expr hex(int digits) {
+  return repeat(one_of("0123456789abcdefABCDEF"), digits, digits);
+}
+
+}  // namespace
+
+Expr json_character() {
+  static const Expr character = [] {
+    const Expr pair = sequence(
+        {one_of("dD"), one_of("89abAB"), hex(2), literal("\\u"), one_of("dD"), one_of("cdefCDEF"), hex(2)});
+    const Expr single = choice({sequence({one_of("0123456789abcefABCEF"), hex(3)}),
+                                sequence({one_of("dD"), one_of("01234567"), hex(2)})});
+    return reduced(
+        choice({utf8_character(plain_characters()), sequence({literal("\\"), one_of("\"\\/bfnrt")}),
+                sequence({literal("\\u"), choice({single, pair})})}));
+  }();
+  return character;
+}
+
+Expr json_canonical_character() {
+  static const Expr character =
+      reduced(choice({utf8_character(plain_characters()), sequence({literal("\\"), one_of("\"\\bfnrt")})}));
+  return character;
+}
+
+Expr quoted(Expr content) {
+  return sequence({literal("\""), std::move(content), literal("\"")});
+}
+
+Expr json_string_constant(std::string_view text) {
+  return literal(Json(text).dump());
+}
+
+Expr JsonRules::blank() {
+  if (!options_.any_whitespace) return literal("");
+  if (!blank_) blank_ = rules_.add("blank", repeat(one_of(" \t\n\r"), 0, kMaxJsonWhitespace));
+  return rule_call(*blank_);
+}
+
+Expr JsonRules::comma() {
+  if (!options_.any_whitespace) return literal(", ");
+  return sequence({blank(), literal(","), blank()});
+}
+
+Expr JsonRules::colon() {
+  if (!options_.any_whitespace) return literal(": ");
+  return sequence({blank(), literal(":"), blank()});
+}
+
+Expr JsonRules::bracketed(char open, int nodes, std::vector<GraphEdge> edges, char close) {
+  return sequence({literal(std::string_view(&open, 1)), blank(), graph(nodes, std::move(edges)),
+                   literal(std::string_view(&close, 1))});
+}
+
+Expr JsonRules::string() {
+  if (!string_) string_ = rules_.add("string", quoted(repeat(json_character(), 0, Expression::kUnbounded)));
+  return rule_call(*string_);
+}
+
+Expr JsonRules::number() {
+  if (!number_) number_ = rules_.add("number", json_number());
+  return rule_call(*number_);
+}
+
+Expr JsonRules::integer() {
+  if (!integer_) integer_ = rules_.add("integer", json_integer());
+  return rule_call(*integer_);
+}
+
+// Zero or more members between brackets.
+Expr JsonRules::members(Expr member, char open, char close) {
+  return bracketed(
+      open, 3, {{0, 2, literal("")}, {0, 1, member}, {1, 1, sequence({comma(), member})}, {1, 2, blank()}},
+      close);
+}
+
+Expr JsonRules::object() {
+  if (!object_) {
+    object_ = rules_.declare("object");
+    rules_.define(*object_, members(sequence({string(), colon(), value()}), '{', '}'));
+  }
+  return rule_call(*object_);
+}
+
+Expr JsonRules::array() {
+  if (!array_) {
+    array_ = rules_.declare("array");
+    rules_.define(*array_, members(value(), '[', ']'));
+  }
+  return rule_call(*array_);
+}
+
+Expr JsonRules::value() {
+  if (!value_) {
+    value_ = rules_.declare("value");
+    rules_.define(*value_, choice({object(), array(), string(), number(), literal("true"), literal("false"),
+                                   literal("null")}));
+  }
+  return rule_call(*value_);
+}
+
+namespace {
+
+Expr constant_at(JsonRules& rules, const Json& value, int depth) {
+  if (depth > kMaxConstantDepth) throw Error("a constant is nested deeper than {}", kMaxConstantDepth);
+  if (!value.is_structured()) return literal(json_text(value));
+  const bool is_object = value.is_object();
+  std::vector<GraphEdge> edges;
+  int node = 0;
+  for (const auto& [key, member] : value.items()) {
+    std::vector<Expr> parts;
+    if (node > 0) parts.push_back(rules.comma());
+    if (is_object) parts.insert(parts.end(), {json_string_constant(key), rules.colon()});
+    parts.push_back(constant_at(rules, member, depth + 1));
+    edges.push_back({node, node + 1, sequence(std::move(parts))});
+    ++node;
+  }
+  edges.push_back({node, node + 1, node == 0 ? literal("") : rules.blank()});
+  return rules.bracketed(is_object ? '{' : '[', node + 2, std::move(edges), is_object ? '}' : ']');
+}
+
+}  // namespace
+
+Expr JsonRules::constant(const Json& value) {
+  return constant_at(*this, value, 0);
+}
+
+Expr JsonRules::character_chunk() {
+  if (!chunk_) chunk_ = rules_.add("characters", repeat(json_character(), kChunk, kChunk));
+  return rule_call(*chunk_);
+}
+
+Expr JsonRules::characters(int min, int max) {
+  const Expr character = json_character();
+  if (std::max(min, max) <= kChunk) return repeat(character, min, max);
+  std::vector<Expr> parts = {repeat(character_chunk(), min / kChunk, min / kChunk),
+                             repeat(character, min % kChunk, min % kChunk)};
+  if (max == Expression::kUnbounded) {
+    parts.push_back(repeat(character, 0, Expression::kUnbounded));
+    return sequence(std::move(parts));
+  }
+  // Up to `more` further ones: fewer than all whole chunks and a part of one, or all of them and the rest.
+  const int more = max - min, chunks = more / kChunk;
+  Expr rest = repeat(character, 0, more % kChunk);
+  if (chunks > 0)
+    rest = choice({sequence({repeat(character_chunk(), 0, chunks - 1), repeat(character, 0, kChunk - 1)}),
+                   sequence({repeat(character_chunk(), chunks, chunks), rest})});
+  parts.push_back(rest);
+  return sequence(std::move(parts));
+}
+
+Expr JsonRules::string_of_length(int min, int max) {
+  return quoted(characters(min, max));
+}
+
+}  // namespace bise
