@@ -49,9 +49,6 @@ class Sampler {
   // The next token of the sequence. When everything is masked, it is drawn from what the constraint alone
   // leaves, or the allowed ids alone. Throws InternalError when a logit is no number.
   std::int32_t sample(std::span<const float> logits, Scratch& scratch);
-  std::int32_t sample(std::span<const float> logits, std::int64_t, std::int64_t, Scratch& scratch) {
-    return sample(logits, scratch);
-  }
   // The logits that sample() draws from, in `scratch`: divided by the temperature, removed tokens at
   // -infinity; of a greedy request, those before the temperature.
   std::span<const float> processed_logits(std::span<const float> logits, Scratch& scratch);

@@ -48,6 +48,7 @@ class IdleBackend final : public Backend {
  public:
   std::string name() const override { return "idle"; }
   std::int64_t preferred_block_size() const override { return 16; }
+  double read_bandwidth(std::int64_t) override { return 0; }
   std::unique_ptr<LinearWeight> prepare_linear(std::vector<StoredLinear>) override {
     return std::make_unique<IdleWeight>();
   }
