@@ -1,5 +1,7 @@
 #include "backend/cuda/large_linear.h"
 
+#include <cuda_runtime.h>
+
 #include "base/error.h"
 
 namespace bise {
@@ -111,6 +113,7 @@ void LargeLinear::multiply(const Product& product, cudaStream_t stream) {
                               beta, product.out.data, plan.d, product.out.data, plan.d, &plan.algorithm,
                               workspace_.as<void>(), kWorkspaceBytes, stream),
                "cublasLtMatmul");
+  cudaGetLastError();  // it may leave an error of its own trials behind
 }
 
 }  // namespace bise

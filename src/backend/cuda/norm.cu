@@ -48,7 +48,7 @@ void add_rms_norm(Values delta, float* residual, std::int64_t residual_rows, con
       add_kernel<<<blocks_for(all, kThreads), kThreads, 0, stream>>>(addend, residual, all);
       fused = nullptr;
     }
-    if (shared > 48 * 1024)
+    if (shared > 40 * 1024)  // beside the static part
       cudaFuncSetAttribute(norm_kernel<std::remove_pointer_t<decltype(addend)>>,
                            cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
     norm_kernel<<<static_cast<unsigned>(count), kThreads, shared, stream>>>(fused, residual, weight, eps,
