@@ -79,4 +79,39 @@ TEST(Layers, EveryIncludePointsDown) {
   EXPECT_GT(seen, 10);
 }
 
+// The headers of net/ that show Boost's types, themselves or through another: no other folder includes one.
+TEST(Layers, BoostStaysInNet) {
+  const fs::path source = bise::source_root() / "src";
+  const std::regex include(R"re(^\s*#\s*include\s*["<]([^">]+)[">])re");
+  std::map<std::string, std::set<std::string>> includes;  // "net/x.h" -> what it includes
+  for (const auto& entry : fs::recursive_directory_iterator(source)) {
+    const std::string extension = entry.path().extension();
+    if (extension != ".h" && extension != ".cpp") continue;
+    auto& of_file = includes[fs::relative(entry.path(), source).string()];
+    std::ifstream file(entry.path());
+    for (std::string line; std::getline(file, line);) {
+      std::smatch match;
+      if (std::regex_search(line, match, include)) of_file.insert(match[1]);
+    }
+  }
+  std::set<std::string> inside;
+  for (std::size_t before = 1; before != inside.size();) {
+    before = inside.size();
+    for (const auto& [file, targets] : includes) {
+      if (!file.ends_with(".h")) continue;
+      for (const std::string& target : targets) {
+        if (target.starts_with("boost/") || inside.contains(target)) inside.insert(file);
+      }
+    }
+  }
+  EXPECT_TRUE(inside.contains("net/transport.h"));
+  for (const auto& [file, targets] : includes) {
+    if (file.starts_with("net/")) continue;
+    for (const std::string& target : targets) {
+      EXPECT_FALSE(inside.contains(target))
+          << file << " includes " << target << ", which shows Boost's types";
+    }
+  }
+}
+
 }  // namespace

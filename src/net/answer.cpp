@@ -101,8 +101,8 @@ void Answer::write(std::string_view data) {
   check(status_ != 0 && !finished_, "write() belongs between start_stream() and finish()");
   if (bodyless_ || data.empty()) return;  // an empty chunk would end the body
   if (unsent_ + data.size() > terms_.max_unsent_bytes) {
-    broken_ = true;
     std::string().swap(queued_);
+    return cut();
   } else if (chunked_) {
     char size[24];
     const auto end = fmt::format_to_n(size, sizeof size, "{:x}\r\n", data.size());
@@ -149,8 +149,14 @@ void Answer::abandon() {
   if (status_ == 0) {
     return put({500, {{"content-type", "text/plain; charset=utf-8"}}, "Internal Server Error"});
   }
-  broken_ = true;
   on_disconnect_ = nullptr;
+  cut();
+}
+
+// While a write hangs the connection has been woken and looks no more: this is worth another call.
+void Answer::cut() {
+  broken_ = true;
+  woken_ = false;
   wake();
 }
 
@@ -194,10 +200,14 @@ void Answer::wake() {
   wake_();
 }
 
+bool Answer::broken() const {
+  const std::lock_guard lock(mutex_);
+  return broken_;
+}
+
 Answer::State Answer::take(std::string& out) {
   const std::lock_guard lock(mutex_);
   woken_ = false;
-  if (broken_) return State::kBroken;
   if (out.empty()) {
     out.swap(queued_);
   } else {

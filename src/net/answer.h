@@ -40,9 +40,10 @@ class Answer {
   void abandon();
 
   // I/O thread, for the connection.
-  enum class State { kOpen, kFinished, kBroken };  // kBroken: cut the connection
+  enum class State { kOpen, kFinished };
   // Appends the queued bytes to `out`; kFinished: nothing comes after them.
   State take(std::string& out);
+  bool broken() const;           // cut the connection
   void sent(std::size_t bytes);  // so many of them went to the kernel
   bool finished() const;
   void end_connection();  // say "connection: close" if that can still be said
@@ -59,6 +60,7 @@ class Answer {
   void begin(int status, const HttpHeaders& headers, const std::size_t* content_length);
   void queue(std::string_view data);
   void wake();
+  void cut();
 
   HttpRequest request_;
   const Terms terms_;

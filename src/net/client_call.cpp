@@ -1,64 +1,25 @@
 #include "net/client_call.h"
 
 #include <fmt/format.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <sys/socket.h>
 
 #include <algorithm>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/local/stream_protocol.hpp>
-#include <boost/asio/use_awaitable.hpp>
-#include <boost/asio/write.hpp>
 #include <cctype>
 #include <iterator>
 #include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "net/awaiting.h"
 
 namespace bise {
 namespace {
 namespace asio = boost::asio;
-constexpr auto kAwait = asio::as_tuple(asio::use_awaitable);
 
 constexpr std::size_t kReadBuffer = 16 << 10;
 constexpr std::size_t kLargeReadBuffer = 256 << 10;
 // The body of a redirect is read, for the connection's sake, up to here.
 constexpr std::size_t kMaxDiscarded = 64 << 10;
-
-// Awaits an operation of a Transport: start(done) with done(error, bytes).
-template <class Start>
-asio::awaitable<std::tuple<ErrorCode, std::size_t>> transfer(Start start) {
-  co_return co_await asio::async_initiate<decltype(kAwait), void(ErrorCode, std::size_t)>(
-      [&start](auto handler) {
-        // std::function wants something copyable.
-        auto shared = std::make_shared<decltype(handler)>(std::move(handler));
-        start([shared](ErrorCode error, std::size_t bytes) { std::move (*shared)(error, bytes); });
-      },
-      kAwait);
-}
-
-std::string base64(std::string_view bytes) {
-  constexpr const char* kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string text;
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    std::uint32_t group = 0;
-    for (std::size_t j = 0; j < 3; ++j) {
-      group = group << 8 | (i + j < bytes.size() ? static_cast<unsigned char>(bytes[i + j]) : 0);
-    }
-    for (std::size_t j = 0; j < 4; ++j) {
-      text += i + j > bytes.size() ? '=' : kDigits[group >> (18 - 6 * j) & 63];
-    }
-  }
-  return text;
-}
-
-std::string basic_authorization(const Url& url) {
-  return "Basic " + base64(url.user + ":" + url.password);
-}
 
 bool is_token(std::string_view text) {
   return !text.empty() && std::ranges::all_of(text, [](unsigned char c) {
@@ -78,11 +39,6 @@ void require_sendable(const HttpCall& call) {
 }
 
 }  // namespace
-
-struct ClientCall::Failed {
-  HttpFailure kind;
-  std::string text;
-};
 
 ClientCall::ClientCall(ClientShared& shared, asio::io_context& context, std::uint64_t id, HttpCall call,
                        HttpClient::OnDone on_done)
@@ -178,18 +134,6 @@ void ClientCall::check_deadlines() {
   }
 }
 
-bool ClientCall::through_proxy() const {
-  if (!shared_.proxy || !shared_.options.unix_socket.empty()) return false;
-  return std::ranges::none_of(shared_.options.no_proxy, [&](const std::string& host) {
-    return host == "*" || host == url_.host ||
-           (host.starts_with('.') && (url_.host.ends_with(host) || url_.host == host.substr(1)));
-  });
-}
-
-std::string ClientCall::pool_key() const {
-  return (through_proxy() ? "proxy " : "") + url_.scheme + "://" + url_.authority();
-}
-
 asio::awaitable<void> ClientCall::exchange() {
   const std::string key = pool_key();
   for (bool again = true; again;) {
@@ -222,76 +166,6 @@ asio::awaitable<void> ClientCall::exchange() {
   }
 }
 
-asio::awaitable<void> ClientCall::connect() {
-  const bool proxied = through_proxy();
-  if (!shared_.options.unix_socket.empty()) {
-    connecting_ = std::make_unique<Socket>(context_);
-    const asio::local::stream_protocol::endpoint place(shared_.options.unix_socket);
-    const auto [error] = co_await connecting_->async_connect({place.data(), place.size()}, kAwait);
-    ensure_running();
-    if (error) throw Failed{HttpFailure::kConnect, error.message()};
-  } else {
-    const Url& where = proxied ? *shared_.proxy : url_;
-    co_await connect_to(where.host, where.port);
-  }
-  if (proxied && url_.tls()) co_await open_tunnel();
-  transport_ = url_.tls() ? make_tls_client_transport(std::move(*connecting_), *shared_.tls, url_.host)
-                          : make_plain_transport(std::move(*connecting_));
-  connecting_.reset();
-  const auto [error, _] = co_await transfer(
-      [&](auto done) { transport_->handshake([done](ErrorCode failure) { done(failure, 0); }); });
-  ensure_running();
-  if (error) throw Failed{HttpFailure::kTls, error.message()};
-}
-
-asio::awaitable<void> ClientCall::connect_to(const std::string& host, std::uint16_t port) {
-  asio::ip::tcp::resolver resolver(context_);
-  const auto [unknown, found] = co_await resolver.async_resolve(
-      host, std::to_string(port), asio::ip::tcp::resolver::numeric_service, kAwait);
-  ensure_running();
-  if (unknown) throw Failed{HttpFailure::kConnect, fmt::format("{}: {}", host, unknown.message())};
-  ErrorCode error;
-  std::ptrdiff_t left = std::distance(found.begin(), found.end());
-  for (const auto& entry : found) {
-    const asio::ip::tcp::endpoint place = entry.endpoint();
-    connecting_ = std::make_unique<Socket>(context_);
-    // One address that does not answer must not use up the time of the others.
-    attempt_deadline_ = Clock::now() + (connect_deadline_ - Clock::now()) / left--;
-    std::tie(error) = co_await connecting_->async_connect({place.data(), place.size()}, kAwait);
-    attempt_deadline_ = Clock::time_point::max();
-    ensure_running();
-    if (error) continue;
-    const int yes = 1;
-    ::setsockopt(connecting_->native_handle(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-    co_return;
-  }
-  throw Failed{HttpFailure::kConnect, fmt::format("{}:{}: {}", host, port, error.message())};
-}
-
-asio::awaitable<void> ClientCall::open_tunnel() {
-  const Url& proxy = *shared_.proxy;
-  const std::string host = url_.host.find(':') == std::string::npos ? url_.host : "[" + url_.host + "]";
-  std::string head = fmt::format("CONNECT {0}:{1} HTTP/1.1\r\nHost: {0}:{1}\r\n", host, url_.port);
-  if (!proxy.user.empty()) head += "Proxy-Authorization: " + basic_authorization(proxy) + "\r\n";
-  head += "\r\n";
-  const auto [unsent, _] = co_await asio::async_write(*connecting_, asio::buffer(head), kAwait);
-  ensure_running();
-  if (unsent) throw Failed{HttpFailure::kConnect, "the proxy closed the connection"};
-  ResponseParser parser(shared_.options.max_header_bytes, true);
-  std::string answer;
-  buffer_.resize(kReadBuffer);
-  while (!parser.done() && parser.failed().empty()) {
-    const auto [error, bytes] = co_await connecting_->async_read_some(asio::buffer(buffer_), kAwait);
-    ensure_running();
-    if (error) throw Failed{HttpFailure::kConnect, "the proxy closed the connection"};
-    answer.append(buffer_, 0, bytes);
-    answer.erase(0, parser.put(answer, [](std::string_view) {}));
-  }
-  if (!parser.done() || parser.status() < 200 || parser.status() > 299) {
-    throw Failed{HttpFailure::kConnect, fmt::format("the proxy answered {}", parser.status())};
-  }
-}
-
 std::string ClientCall::request_head() const {
   const bool to_proxy = through_proxy() && !url_.tls();
   std::string head;
@@ -303,9 +177,9 @@ std::string ClientCall::request_head() const {
   add("Host", url_.authority());
   add("User-Agent", shared_.options.user_agent);
   add("Accept", "*/*");
-  if (!url_.user.empty()) add("Authorization", basic_authorization(url_));
+  if (!url_.user.empty()) add("Authorization", url_.basic_authorization());
   if (to_proxy && !shared_.proxy->user.empty())
-    add("Proxy-Authorization", basic_authorization(*shared_.proxy));
+    add("Proxy-Authorization", shared_.proxy->basic_authorization());
   for (const auto& [name, value] : call_.headers.fields()) fmt::format_to(out, "{}: {}\r\n", name, value);
   if (!call_.body.empty() || call_.method == "POST" || call_.method == "PUT" || call_.method == "PATCH") {
     add("Content-Length", std::to_string(call_.body.size()));

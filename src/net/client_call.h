@@ -59,20 +59,26 @@ class ClientCall : public std::enable_shared_from_this<ClientCall> {
   using Clock = std::chrono::steady_clock;
   template <class T>
   using Awaitable = boost::asio::awaitable<T>;
-  struct Failed;
+  // Thrown within the coroutine.
+  struct Failed {
+    HttpFailure kind;
+    std::string text;
+  };
 
   Awaitable<void> run();
-  Awaitable<void> exchange();  // one request, one answer
-  Awaitable<void> connect();
-  Awaitable<void> connect_to(const std::string& host, std::uint16_t port);
-  Awaitable<void> open_tunnel();
+  Awaitable<void> exchange();      // one request, one answer
   Awaitable<bool> send_request();  // false: the other side closed
   Awaitable<void> receive();
   Awaitable<std::size_t> read_some();  // 0: the other side closed
   Awaitable<bool> write_all(std::string_view bytes);
 
+  // client_connect.cpp
   bool through_proxy() const;
   std::string pool_key() const;
+  Awaitable<void> connect();
+  Awaitable<void> connect_to(const std::string& host, std::uint16_t port);
+  Awaitable<void> open_tunnel();
+
   std::string request_head() const;
   bool redirect();  // prepares the next request, if the answer asks for one
   bool wants_redirect() const;

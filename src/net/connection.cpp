@@ -27,6 +27,16 @@ void release_if_large(std::string& text) {
   if (text.capacity() > kMaxReadAhead && text.size() < kMaxReadAhead / 2) text.shrink_to_fit();
 }
 
+// Runs a callback of the server's owner: what it throws must not end the I/O thread.
+template <class Callback>
+void guarded(Callback callback) {
+  try {
+    callback();
+  } catch (const std::exception& error) {
+    log_warning("in a callback of the HTTP server: {}", error.what());
+  }
+}
+
 }  // namespace
 
 Connection::Connection(ServerLoop& loop, std::unique_ptr<Transport> transport, std::string remote)
@@ -134,10 +144,11 @@ void Connection::refuse(int status, std::string reason) {
   HttpRequest request = std::move(parser_->request());
   request.body.clear();
   begin_answer(std::move(request), false, true);
-  const auto& page = loop_.shared.options.error_page;
-  answer_->respond(
-      page ? page(status, reason)
-           : HttpResponse{status, {{"content-type", "text/plain; charset=utf-8"}}, reason + "\n"});
+  HttpResponse response = {status, {{"content-type", "text/plain; charset=utf-8"}}, reason + "\n"};
+  if (const auto& page = loop_.shared.options.error_page) {
+    guarded([&] { response = page(status, reason); });
+  }
+  answer_->respond(std::move(response));
 }
 
 void Connection::deliver() {
@@ -168,12 +179,13 @@ void Connection::begin_answer(HttpRequest request, bool keep_alive, bool http_1_
 }
 
 void Connection::flush() {
-  if (writing_ || phase_ == Phase::kClosed) return;
-  if (answer_) answer_state_ = answer_->take(output_);
-  if (answer_state_ == Answer::State::kBroken) {
+  if (phase_ == Phase::kClosed) return;
+  if (answer_ && answer_->broken()) {
     log_debug("{}: the answer was cut", remote_);
     return close();
   }
+  if (writing_) return;
+  if (answer_) answer_state_ = answer_->take(output_);
   if (!output_.empty()) {
     writing_ = true;
     if (phase_ == Phase::kAnswering) set_deadline(loop_.shared.options.write_timeout);
@@ -210,13 +222,11 @@ void Connection::on_sent(ErrorCode error, std::size_t bytes) {
 }
 
 void Connection::report_done() {
-  if (loop_.shared.on_done) {
-    try {
-      loop_.shared.on_done(answer_->request(), answer_->status(), answer_->bytes_sent(), answer_->seconds());
-    } catch (const std::exception& error) {
-      log_warning("{}", error.what());
+  guarded([&] {
+    if (const auto& done = loop_.shared.on_done) {
+      done(answer_->request(), answer_->status(), answer_->bytes_sent(), answer_->seconds());
     }
-  }
+  });
 }
 
 void Connection::answer_sent() {
@@ -251,7 +261,7 @@ void Connection::close() {
   const auto self = shared_from_this();
   transport_->close();
   if (answer_) {
-    answer_->client_gone();
+    guarded([&] { answer_->client_gone(); });
     report_done();
     answer_.reset();
   }

@@ -40,6 +40,18 @@ Listener listen(const HttpServerOptions& options) {
                                      : Listener::unix_socket(options.unix_socket, options.unix_socket_mode);
 }
 
+// One connection that runs out of memory ends by its deadline; the others go on.
+void run_to_end(asio::io_context& context) {
+  for (;;) {
+    try {
+      context.run();
+      return;
+    } catch (const std::exception& error) {
+      log_warning("in the HTTP server: {}", error.what());
+    }
+  }
+}
+
 }  // namespace
 
 struct HttpServer::State {
@@ -153,7 +165,7 @@ void HttpServer::start() {
   state_->wait_for_clients();
   for (const auto& loop : state_->loops) {
     loop->start_sweeping();
-    state_->threads.emplace_back([&context = loop->context] { context.run(); });
+    state_->threads.emplace_back([&context = loop->context] { run_to_end(context); });
   }
 }
 

@@ -67,7 +67,7 @@ class HttpServer {
   using Handler = std::function<void(std::shared_ptr<HttpExchange>)>;
   // Called on an I/O thread when an answer has been sent or given up: for the access log and the HTTP
   // metrics. `status` is 499 when the client left before there was one; `bytes` went to the kernel, header
-  // included; `seconds` run from the first byte of the request.
+  // included; `seconds` run from the first byte of the request. The request's body may be gone by then.
   using OnDone = std::function<void(const HttpRequest&, int status, std::size_t bytes, double seconds)>;
 
   // Binds and listens; throws Error naming the address when that fails. Serving begins with start().
@@ -78,7 +78,7 @@ class HttpServer {
   std::uint16_t port() const;
   std::size_t connections() const;
   // Accepts no more, closes idle connections, waits up to `drain_seconds` for answers in progress, then
-  // closes everything and joins the threads.
+  // closes everything and joins the threads. Not from a handler or a callback.
   void stop(double drain_seconds);
 
  private:

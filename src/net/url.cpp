@@ -25,6 +25,21 @@ int hex_digit(char c) {
   return -1;
 }
 
+std::string base64(std::string_view bytes) {
+  constexpr const char* kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string text;
+  for (std::size_t i = 0; i < bytes.size(); i += 3) {
+    std::uint32_t group = 0;
+    for (std::size_t j = 0; j < 3; ++j) {
+      group = group << 8 | (i + j < bytes.size() ? static_cast<unsigned char>(bytes[i + j]) : 0);
+    }
+    for (std::size_t j = 0; j < 4; ++j) {
+      text += i + j > bytes.size() ? '=' : kDigits[group >> (18 - 6 * j) & 63];
+    }
+  }
+  return text;
+}
+
 bool is_unreserved(char c) {
   return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '.' || c == '_' || c == '~';
 }
@@ -114,6 +129,10 @@ std::string Url::target() const {
 
 std::string Url::text() const {
   return scheme + "://" + authority() + target();
+}
+
+std::string Url::basic_authorization() const {
+  return "Basic " + base64(user + ":" + password);
 }
 
 Url parse_url(std::string_view text) {

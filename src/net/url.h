@@ -16,9 +16,10 @@ struct Url {
   std::string query;           // without '?', still percent-encoded
 
   bool tls() const { return scheme == "https"; }
-  std::string authority() const;  // "host" or "host:port", for the Host field
-  std::string target() const;     // "/path?query"
-  std::string text() const;       // the whole, without user and password
+  std::string authority() const;            // "host" or "host:port", for the Host field
+  std::string target() const;               // "/path?query"
+  std::string text() const;                 // the whole, without user and password
+  std::string basic_authorization() const;  // "Basic ..." (RFC 7617)
   bool same_origin(const Url& other) const {
     return scheme == other.scheme && host == other.host && port == other.port;
   }
