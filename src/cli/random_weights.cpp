@@ -1,5 +1,6 @@
 #include "cli/random_weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
