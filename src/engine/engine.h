@@ -65,8 +65,8 @@ struct RequestOutput {
 // Sums since the start, and the state after the last step.
 struct EngineStats {
   std::int64_t running = 0, waiting = 0;
-  std::int64_t used_blocks = 0, total_blocks = 0, block_size = 0;
-  std::int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens
+  std::int64_t used_blocks = 0, total_blocks = 0, block_size = 0;  // total: that sequences can use
+  std::int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;    // tokens
   std::int64_t preemptions = 0, steps = 0;
   std::int64_t prompt_tokens = 0, prompt_tokens_cached = 0, generation_tokens = 0;
   std::int64_t drafts = 0, draft_tokens = 0, accepted_tokens = 0;

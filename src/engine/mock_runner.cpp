@@ -1,10 +1,26 @@
 #include "engine/mock_runner.h"
 
+#include <algorithm>
+#include <numbers>
 #include <thread>
 
 #include "base/check.h"
 
 namespace bise {
+namespace {
+
+// As if the i-th best token had the probability 2^-i; the ids after `token` come next.
+PositionLogprobs halving_logprobs(std::int32_t token, std::int64_t wanted, std::int64_t vocab_size) {
+  PositionLogprobs result{.token = {token, -std::numbers::ln2}, .rank = 1, .top = {}};
+  const std::int64_t count =
+      wanted == SamplingParams::kAllLogprobs ? vocab_size : std::min(wanted, vocab_size);
+  for (std::int64_t i = 0; i < count; ++i)
+    result.top.push_back({static_cast<std::int32_t>((token + i) % vocab_size),
+                          -std::numbers::ln2 * static_cast<double>(i + 1)});
+  return result;
+}
+
+}  // namespace
 
 MockRunner::MockRunner(const MockRunnerOptions& options) : options_(options) {
   check(options.first_token >= 0 && options.first_token < options.vocab_size, "there are tokens to draw");
@@ -43,24 +59,27 @@ std::span<const StepResult> MockRunner::results() {
   return std::span(results_).first(sequences_);
 }
 
-// Accepts guesses as long as they are what it would have drawn.
 void MockRunner::draw(const StepSequence& sequence, StepResult& result) const {
   result.token_ids.clear();
   result.logprobs.clear();
   result.prompt_logprobs.clear();
+  const SamplingParams* params = sequence.sampler == nullptr ? nullptr : &sequence.sampler->params();
   for (std::int64_t row = 0; row < sequence.score_rows; ++row)
     result.prompt_logprobs.push_back(
-        {.token = {sequence.history[static_cast<std::size_t>(sequence.computed + row + 1)], -1},
-         .rank = 1,
-         .top = {}});
+        halving_logprobs(sequence.history[static_cast<std::size_t>(sequence.computed + row + 1)],
+                         params->prompt_logprobs, options_.vocab_size));
   if (!sequence.sample) return;
-  const std::span<const std::int32_t> drafts =
-      sequence.token_ids.last(static_cast<std::size_t>(sequence.drafts));
+  const auto add = [&](std::int32_t token) {
+    result.token_ids.push_back(token);
+    if (params != nullptr && params->logprobs != SamplingParams::kNoLogprobs)
+      result.logprobs.push_back(halving_logprobs(token, params->logprobs, options_.vocab_size));
+  };
+  // Accepts guesses as long as they are what it would have drawn.
   auto length = static_cast<std::int64_t>(sequence.history.size());
-  result.token_ids.push_back(token_after(sequence.history.back(), length));
-  for (const std::int32_t draft : drafts) {
+  add(token_after(sequence.history.back(), length));
+  for (const std::int32_t draft : sequence.token_ids.last(static_cast<std::size_t>(sequence.drafts))) {
     if (draft != result.token_ids.back()) return;
-    result.token_ids.push_back(token_after(draft, ++length));
+    add(token_after(draft, ++length));
   }
 }
 

@@ -128,7 +128,7 @@ TEST(Engine, FinishEndsARequestWithinOneStep) {
   std::vector<RequestId> ids;
   ASSERT_EQ(engine.submit({{1, 2, 3}, {.max_tokens = 50'000}}, heard.listeners(3), ids),
             Admission::kAccepted);
-  while (steps < 5) std::this_thread::yield();
+  while (steps < 5) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   const std::int64_t before = steps;
   engine.finish(ids[1], FinishReason::kAbort);
   engine.finish(ids[2], FinishReason::kStop);
@@ -235,7 +235,7 @@ TEST(Engine, LimitsTheQueue) {
         engine.submit({numbers(1, tokens), {.max_tokens = 1000}}, heard.listener(answers.size()), id));
   };
   for (int i = 0; i < 2; ++i) submit(100);
-  while (engine.stats().running < 2) std::this_thread::yield();
+  while (engine.stats().running < 2) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   for (const std::size_t tokens : {8, 8, 8, 4, 1}) submit(tokens);
   EXPECT_EQ(answers, (std::vector<Admission>{Admission::kAccepted, Admission::kAccepted, Admission::kAccepted,
                                              Admission::kAccepted, Admission::kQueueTokensFull,

@@ -180,7 +180,10 @@ class Trace {
       auto& tokens = life.so_far.token_ids;
       if (tokens.empty() && !each.output.token_ids.empty()) check_scores(life.request, each.output);
       tokens.insert(tokens.end(), each.output.token_ids.begin(), each.output.token_ids.end());
-      if (!each.output.finish_reason) continue;
+      if (!each.output.finish_reason) {
+        ASSERT_EQ(each.sequence->computed + 1, each.sequence->known()) << "what is accepted is computed";
+        continue;
+      }
       life.ended = true;
       life.so_far.finish_reason = *each.output.finish_reason;
       life.so_far.stop_token_id = each.output.stop_token_id;
