@@ -8,6 +8,7 @@
 #include "grammar/mask_cache.h"
 #include "grammar/regex.h"
 #include "grammar/structural_tag.h"
+#include "grammar/word_list.h"
 #include "text/utf8.h"
 
 namespace bise {
@@ -45,12 +46,9 @@ GrammarPtr compile_regex(std::string_view pattern) {
 
 GrammarPtr compile_choice(std::span<const std::string> choices) {
   if (choices.empty()) throw Error("the list of choices is empty");
-  std::vector<Expr> parts;
-  for (const std::string& text : choices) {
+  for (const std::string& text : choices)
     if (find_invalid_utf8(text)) throw Error("a choice is not valid UTF-8");
-    parts.push_back(literal(text));
-  }
-  return compiled(choice(std::move(parts)));
+  return compiled(one_of_texts({choices.begin(), choices.end()}));
 }
 
 GrammarPtr compile_ebnf(std::string_view text) {

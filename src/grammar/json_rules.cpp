@@ -9,9 +9,9 @@
 namespace bise {
 namespace {
 
-// Characters beyond this many are counted in chunks of it, by calls of one rule, so that `maxLength` does not
-// multiply the states of a character.
-constexpr int kChunk = 256;
+// Long strings are counted in chunks of this many characters, by calls of shared rules, so that `maxLength`
+// does not multiply the states of a character.
+constexpr int kChunk = 64;
 constexpr int kMaxConstantDepth = 64;
 
 // The language as a deterministic automaton, which is smaller when it is repeated.
@@ -157,27 +157,37 @@ Expr JsonRules::constant(const Json& value) {
   return constant_at(*this, value, 0);
 }
 
-Expr JsonRules::character_chunk() {
+// kChunk characters.
+Expr JsonRules::chunk() {
   if (!chunk_) chunk_ = rules_.add("characters", repeat(json_character(), kChunk, kChunk));
   return rule_call(*chunk_);
 }
 
+// Fewer than two chunks. Most of the way into a chunk the next one is thus not far ahead of it, and nearly
+// every token fits (see plain_run).
+Expr JsonRules::partial_chunks() {
+  if (!partial_) partial_ = rules_.add("some characters", repeat(json_character(), 0, 2 * kChunk - 1));
+  return rule_call(*partial_);
+}
+
 Expr JsonRules::characters(int min, int max) {
   const Expr character = json_character();
-  if (std::max(min, max) <= kChunk) return repeat(character, min, max);
-  std::vector<Expr> parts = {repeat(character_chunk(), min / kChunk, min / kChunk),
+  std::vector<Expr> parts = {repeat(chunk(), min / kChunk, min / kChunk),
                              repeat(character, min % kChunk, min % kChunk)};
+  if (min < kChunk) parts.erase(parts.begin());
   if (max == Expression::kUnbounded) {
     parts.push_back(repeat(character, 0, Expression::kUnbounded));
     return sequence(std::move(parts));
   }
-  // Up to `more` further ones: fewer than all whole chunks and a part of one, or all of them and the rest.
+  // Up to `more` further ones: less than all whole chunks, or those and up to the rest.
   const int more = max - min, chunks = more / kChunk;
-  Expr rest = repeat(character, 0, more % kChunk);
-  if (chunks > 0)
-    rest = choice({sequence({repeat(character_chunk(), 0, chunks - 1), repeat(character, 0, kChunk - 1)}),
-                   sequence({repeat(character_chunk(), chunks, chunks), rest})});
-  parts.push_back(rest);
+  if (chunks < 2) {
+    parts.push_back(repeat(character, 0, more));
+  } else {
+    parts.push_back(
+        choice({sequence({repeat(chunk(), 0, chunks - 2), partial_chunks()}),
+                sequence({repeat(chunk(), chunks, chunks), repeat(character, 0, more % kChunk)})}));
+  }
   return sequence(std::move(parts));
 }
 

@@ -44,12 +44,13 @@ class JsonRules {
 
  private:
   Expr characters(int min, int max);
-  Expr character_chunk();
+  Expr chunk();
+  Expr partial_chunks();
   Expr members(Expr member, char open, char close);
 
   Rules& rules_;
   JsonSchemaOptions options_;
-  std::optional<std::uint32_t> blank_, string_, number_, integer_, object_, array_, value_, chunk_;
+  std::optional<std::uint32_t> blank_, string_, number_, integer_, object_, array_, value_, chunk_, partial_;
 };
 
 // One character inside a JSON string, in any spelling.

@@ -163,19 +163,24 @@ std::shared_ptr<const TokenMask> MaskCache::compute(ParserState state) {
   scratch_.assign(trie_->mask_words(), 0);
   const std::span<const Item> items_now = states_.items(state);
   const std::vector<Item> items(items_now.begin(), items_now.end());  // walking may move them
+  bool all_plain = false;
   for (const Item item : items) {
     if (item == ParserStates::kDoneItem) continue;
     const LocalMask& local = local_mask(ParserStates::state_of(item));
-    if (local.plain_short) add_bits(trie_->plain_short_mask(), scratch_);
+    if (local.plain_short && !all_plain) add_bits(trie_->plain_short_mask(), scratch_);
+    all_plain |= local.plain_short;
     add_bits(local.bits, scratch_);
     for (const std::int32_t token : local.tokens) set_bit(scratch_, token);
+  }
+  for (const Item item : items) {
     const std::uint32_t frame = ParserStates::frame_of(item);
-    if (frame == ParserStates::kRootFrame || local.exits.empty()) continue;
-    const ParserState after = states_.after_return(frame);
-    for (const LocalMask::Exit& exit : local.exits)
+    if (frame == ParserStates::kRootFrame) continue;
+    for (const LocalMask::Exit& exit : local_mask(ParserStates::state_of(item)).exits) {
+      if (all_plain && exit.trie == &trie_->plain_short()) continue;
       walk(
-          *exit.trie, exit.node + 1, exit.trie->nodes[exit.node].after, after,
+          *exit.trie, exit.node + 1, exit.trie->nodes[exit.node].after, states_.after_return(frame),
           [&](std::int32_t token) { set_bit(scratch_, token); }, [](std::uint32_t) {});
+    }
   }
   return std::make_shared<const TokenMask>(scratch_);
 }

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "grammar/json_schema.h"
 #include "grammar/schema_scalars.h"
+#include "grammar/word_list.h"
 
 namespace bise {
 namespace {
@@ -160,20 +161,26 @@ Expr SchemaCompiler::alternatives(const Json& schema, const char* key, const std
 Expr SchemaCompiler::constants(const Json& schema, const Json& values) {
   const std::vector<std::string> types =
       schema.contains("type") ? types_of(schema) : std::vector<std::string>();
+  const auto right_type = [&](const Json& value) {
+    return !schema.contains("type") ||
+           std::any_of(types.begin(), types.end(), [&](const auto& type) { return has_type(value, type); });
+  };
+  const ScalarCheck satisfies(schema);
   std::vector<Expr> parts;
+  std::vector<std::string> scalars;
   for (const Json& value : values) {
-    const bool right_type =
-        !schema.contains("type") ||
-        std::any_of(types.begin(), types.end(), [&](const auto& type) { return has_type(value, type); });
-    if (!right_type) continue;
-    if (value.is_structured()) {
-      Json others = schema;
-      for (const char* key : {"type", "enum", "const"}) others.erase(key);
-      if (!only_annotations_beside(others, ""))
-        throw Error("an enum of objects or arrays beside other keywords is not supported");
+    if (!right_type(value)) continue;
+    if (!value.is_structured()) {
+      if (satisfies(value)) scalars.push_back(json_text(value));
+      continue;
     }
-    if (scalar_satisfies(value, schema)) parts.push_back(json_.constant(value));
+    Json others = schema;
+    for (const char* key : {"type", "enum", "const"}) others.erase(key);
+    if (!only_annotations_beside(others, ""))
+      throw Error("an enum of objects or arrays beside other keywords is not supported");
+    parts.push_back(json_.constant(value));
   }
+  parts.push_back(one_of_texts(std::move(scalars)));
   return choice(std::move(parts));
 }
 

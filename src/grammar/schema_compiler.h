@@ -12,6 +12,7 @@
 #include "grammar/expression.h"
 #include "grammar/finite_automaton.h"
 #include "grammar/json_rules.h"
+#include "grammar/members_graph.h"
 #include "grammar/schema_merge.h"
 
 namespace bise {
@@ -25,13 +26,6 @@ class SchemaCompiler {
   std::uint32_t run();
 
  private:
-  // One member of an object: '"name"' or the language of a name, and the schema of the value.
-  struct Member {
-    Expr name;
-    Expr value;
-    bool required = false;
-  };
-
   // What `schema`, which stands at `where`, allows. Throws Error.
   Expr compile(const Json& schema, const std::string& where, int depth);
   Expr body(const Json& schema, const std::string& where, int depth);
@@ -42,13 +36,12 @@ class SchemaCompiler {
 
   Expr array(const Json& schema, const std::string& where, int depth);
   Expr object(const Json& schema, const std::string& where, int depth);
-  std::vector<Member> listed_members(const Json& schema, const std::string& where, int depth);
-  std::vector<Member> open_members(const Json& schema, const std::string& where, int depth);
+  std::vector<ObjectMember> listed_members(const Json& schema, const std::string& where, int depth);
+  std::vector<ObjectMember> open_members(const Json& schema, const std::string& where, int depth);
   Json property_schema(const Json& schema, const std::string& name);
   const Dfa& name_pattern(const std::string& pattern);
   std::optional<Dfa> name_language(const Json& schema);
   bool allows_additional(const Json& schema) const;
-  Expr members_graph(const std::vector<Member>& listed, const std::vector<Member>& open, int min, int max);
 
   Rules& rules_;
   JsonRules json_;

@@ -5,16 +5,15 @@
 #include <set>
 
 #include "base/error.h"
+#include "grammar/members_graph.h"
 #include "grammar/regex.h"
 #include "grammar/schema_compiler.h"
 #include "grammar/schema_scalars.h"
 #include "grammar/unicode_set.h"
+#include "grammar/word_list.h"
 
 namespace bise {
 namespace {
-
-// Nodes of the graph of one object: positions among the listed members times how many there are so far.
-constexpr std::int64_t kMaxGraphNodes = 20'000;
 
 Expr only(Dfa dfa) {
   return dfa_expression(std::make_shared<const Dfa>(std::move(dfa)));
@@ -112,8 +111,8 @@ Json SchemaCompiler::property_schema(const Json& schema, const std::string& name
 }
 
 // The members with names of their own, in the order of the schema.
-std::vector<SchemaCompiler::Member> SchemaCompiler::listed_members(const Json& schema,
-                                                                   const std::string& where, int depth) {
+std::vector<ObjectMember> SchemaCompiler::listed_members(const Json& schema, const std::string& where,
+                                                         int depth) {
   std::vector<std::string> names;
   for (const auto& [name, value] : members_of(schema, "properties").items()) names.push_back(name);
   const std::size_t known = names.size();
@@ -121,7 +120,7 @@ std::vector<SchemaCompiler::Member> SchemaCompiler::listed_members(const Json& s
   const std::set<std::string> required_set = required_names(schema);
   for (const std::string& name : required_set)
     if (!known_names.contains(name)) names.push_back(name);
-  std::vector<Member> members;
+  std::vector<ObjectMember> members;
   for (std::size_t i = 0; i < names.size(); ++i) {
     const bool is_required = required_set.contains(names[i]);
     const Json value = property_schema(schema, names[i]);
@@ -149,29 +148,29 @@ std::optional<Dfa> SchemaCompiler::name_language(const Json& schema) {
         key != "format" && key != "enum")
       throw Error("the keyword '{}' is not supported in propertyNames", key);
   if (!names.contains("enum")) return string_language(names);
-  std::vector<Expr> parts;
+  const ScalarCheck satisfies(names);
+  std::vector<std::string> texts;
   for (const Json& name : names["enum"])
-    if (name.is_string() && scalar_satisfies(name, names))
-      parts.push_back(json_string_constant(name.get<std::string>()));
-  return determinize(*choice(std::move(parts)));
+    if (name.is_string() && satisfies(name)) texts.push_back(json_text(name));
+  return determinize(*one_of_texts(std::move(texts)));
 }
 
 // The members whose names follow a pattern, or are free. No name falls under two of them, or is one of the
 // listed ones: whoever reads the text would have to apply both schemas.
-std::vector<SchemaCompiler::Member> SchemaCompiler::open_members(const Json& schema, const std::string& where,
-                                                                 int depth) {
-  std::vector<Expr> listed;
+std::vector<ObjectMember> SchemaCompiler::open_members(const Json& schema, const std::string& where,
+                                                       int depth) {
+  std::vector<std::string> listed;
   for (const auto& [name, value] : members_of(schema, "properties").items())
-    listed.push_back(json_string_constant(name));
-  for (const std::string& name : required_names(schema)) listed.push_back(json_string_constant(name));
-  const Dfa excluded = determinize(*choice(std::move(listed)));
+    listed.push_back(json_text(Json(name)));
+  for (const std::string& name : required_names(schema)) listed.push_back(json_text(Json(name)));
+  const Dfa excluded = determinize(*one_of_texts(std::move(listed)));
   std::vector<std::pair<Dfa, Expr>> patterns;
   for (const auto& [pattern, value] : members_of(schema, "patternProperties").items()) {
     const std::string place = where + "/patternProperties/" + pattern;
     patterns.emplace_back(name_pattern(pattern), compile(value, place, depth + 1));
   }
   const std::optional<Dfa> names = name_language(schema);
-  std::vector<Member> members;
+  std::vector<ObjectMember> members;
   for (std::size_t i = 0; i < patterns.size(); ++i) {
     Dfa name = difference(patterns[i].first, excluded);
     for (std::size_t k = 0; k < patterns.size(); ++k)
@@ -196,46 +195,12 @@ std::vector<SchemaCompiler::Member> SchemaCompiler::open_members(const Json& sch
 }
 
 Expr SchemaCompiler::object(const Json& schema, const std::string& where, int depth) {
-  const std::vector<Member> listed = listed_members(schema, where, depth);
-  const std::vector<Member> open = open_members(schema, where, depth);
+  const std::vector<ObjectMember> listed = listed_members(schema, where, depth);
+  const std::vector<ObjectMember> open = open_members(schema, where, depth);
   const int min = find_count(schema, "minProperties").value_or(0);
   const int max = find_count(schema, "maxProperties").value_or(Expression::kUnbounded);
   if (max != Expression::kUnbounded && max < min) return choice({});
-  return members_graph(listed, open, min, max);
-}
-
-// Node (i, n): the listed members before i are done with, n members are there so far; n stops at a limit when
-// more do not count.
-Expr SchemaCompiler::members_graph(const std::vector<Member>& listed, const std::vector<Member>& open,
-                                   int min, int max) {
-  const bool bounded = max != Expression::kUnbounded;
-  const int limit = bounded ? max : std::max(min, 1);
-  const int count = static_cast<int>(listed.size());
-  if ((count + 1LL) * (limit + 1LL) > kMaxGraphNodes)
-    throw Error("too many properties for minProperties or maxProperties");
-  const auto node = [&](int i, int n) { return i * (limit + 1) + n; };
-  const int end = node(count, limit) + 1;
-  std::vector<GraphEdge> edges;
-  const auto add_member = [&](const Member& member, int i, int n, int next) {
-    if (bounded && n == limit) return;
-    std::vector<Expr> parts;
-    if (n > 0) parts.push_back(json_.comma());
-    parts.insert(parts.end(), {member.name, json_.colon(), member.value});
-    edges.push_back({node(i, n), node(next, std::min(n + 1, limit)), sequence(std::move(parts))});
-  };
-  for (int i = 0; i <= count; ++i) {
-    for (int n = 0; n <= limit; ++n) {
-      if (i < count) {
-        const Member& member = listed[static_cast<std::size_t>(i)];
-        if (!member.required) edges.push_back({node(i, n), node(i + 1, n), literal("")});
-        add_member(member, i, n, i + 1);
-        continue;
-      }
-      for (const Member& member : open) add_member(member, i, n, i);
-      if (n >= min) edges.push_back({node(i, n), end, n == 0 ? literal("") : json_.blank()});
-    }
-  }
-  return json_.bracketed('{', end + 1, std::move(edges), '}');
+  return MembersGraph(rules_, json_, listed, open, min, max).object();
 }
 
 }  // namespace bise

@@ -84,17 +84,18 @@ Expr number_schema(const Json& schema, bool integer, JsonRules& json) {
   return integer ? json_integer_within(bounds) : json_number_within(bounds);
 }
 
-bool scalar_satisfies(const Json& value, const Json& schema) {
-  if (value.is_string()) {
-    Json length_too = schema;
-    if (!schema.contains("pattern")) length_too["pattern"] = "";
-    return accepts(*string_language(length_too), json_text(value));
-  }
-  if (value.is_number()) {
-    const NumberBounds bounds = number_bounds(schema);
-    return !bounds.any() || accepts(determinize(*json_number_within(bounds)), json_text(value));
-  }
-  return true;
+ScalarCheck::ScalarCheck(const Json& schema) {
+  Json strings = schema;
+  if (schema.contains("minLength") || schema.contains("maxLength"))
+    strings.emplace("pattern", "");  // so that the length becomes part of the language
+  strings_ = string_language(strings);
+  const NumberBounds bounds = number_bounds(schema);
+  if (bounds.any()) numbers_ = determinize(*json_number_within(bounds));
+}
+
+bool ScalarCheck::operator()(const Json& value) const {
+  if (value.is_string()) return !strings_ || accepts(*strings_, json_text(value));
+  return !value.is_number() || !numbers_ || accepts(*numbers_, json_text(value));
 }
 
 bool accepts(const Dfa& dfa, std::string_view text) {

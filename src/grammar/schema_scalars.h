@@ -23,8 +23,15 @@ Expr string_schema(const Json& schema, JsonRules& json);
 NumberBounds number_bounds(const Json& schema);
 Expr number_schema(const Json& schema, bool integer, JsonRules& json);
 
-// Whether `value`, one of an `enum`, satisfies the other keywords of `schema` for its type.
-bool scalar_satisfies(const Json& value, const Json& schema);
+// Whether the texts of scalars, members of an `enum`, satisfy the other keywords of `schema` for their types.
+class ScalarCheck {
+ public:
+  explicit ScalarCheck(const Json& schema);
+  bool operator()(const Json& value) const;
+
+ private:
+  std::optional<Dfa> strings_, numbers_;  // nothing: all
+};
 
 // Whether `text` is in the language.
 bool accepts(const Dfa& dfa, std::string_view text);
