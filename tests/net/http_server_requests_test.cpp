@@ -6,6 +6,7 @@
 
 namespace bise {
 namespace {
+using namespace std::string_literals;
 
 constexpr std::string_view kEnd = "\r\n\r\n";
 
@@ -59,7 +60,7 @@ const Case kCases[] = {
     {"http 2", {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"}, {400}, true},
     {"field without colon", {"GET /a HTTP/1.1\r\nHost: x\r\nnonsense\r\n\r\n"}, {400}, true},
     {"space before colon", {"GET /a HTTP/1.1\r\nHost : x\r\n\r\n"}, {400}, true},
-    {"NUL in a field", {std::string("GET /a HTTP/1.1\r\nHost: x\r\nA: b\0c\r\n\r\n", 40)}, {400}, true},
+    {"NUL in a field", {"GET /a HTTP/1.1\r\nHost: x\r\nA: b\0c\r\n\r\n"s}, {400}, true},
     {"NUL in the path", {"GET /%00 HTTP/1.1\r\nHost: x\r\n\r\n"}, {400}, true},
     {"negative length", {"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n"}, {400}, true},
     {"length in words", {"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: ten\r\n\r\n"}, {400}, true},

@@ -162,6 +162,17 @@ TEST_F(Tls, CertificatesAreVerified) {
   }
 }
 
+TEST_F(Tls, TheSystemsRootsAreTrustedByDefault) {
+  TestServer server(serving("server"));
+  // Where OpenSSL looks for the system's roots; here the test's authority plays them.
+  ::setenv("SSL_CERT_FILE", file("ca.pem").c_str(), 1);
+  const HttpResult trusted = HttpClient().fetch({.url = address(server, "/a")});
+  ::unsetenv("SSL_CERT_FILE");
+  EXPECT_TRUE(trusted.ok()) << trusted.error;
+  EXPECT_EQ(static_cast<int>(HttpClient().fetch({.url = address(server, "/a")}).failure),
+            static_cast<int>(HttpFailure::kTls));
+}
+
 TEST_F(Tls, ClientCertificates) {
   TestServer server(serving("server", true));
   HttpClientOptions options = trusting();
