@@ -185,7 +185,8 @@ RunningServer::RunningServer(const ServeSettings& settings)
   server_info("Supported tasks: ['generate']");
   print_defaults(served_.defaults);
 
-  workers_ = std::make_unique<WorkerPool>(std::clamp<int>(std::thread::hardware_concurrency() / 2, 1, 8));
+  // Two at least: one long text being tokenized must not hold up all others.
+  workers_ = std::make_unique<WorkerPool>(std::clamp<int>(std::thread::hardware_concurrency() / 2, 2, 8));
   service_ = std::make_unique<OpenAiService>(served_, *engine_, *workers_, *metrics_);
   RouteOptions routes;
   routes.version = api_version();

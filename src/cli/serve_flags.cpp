@@ -19,7 +19,7 @@ namespace {
 struct Texts {
   std::string max_model_len, kv_cache_memory_bytes, max_num_seqs, max_num_batched_tokens;
   std::string gpu_memory_utilization, speculative_config, spec_method, spec_tokens, spec_model;
-  std::string scheduling_policy = "fcfs", logprobs_mode = "raw_logprobs", dtype = "auto";
+  std::string scheduling_policy = "fcfs", dtype = "auto";
   std::string tokenizer_mode = "auto", runner = "auto", convert = "auto", task;
   std::string allowed_origins = "[]", allowed_methods = R"(["*"])", allowed_headers = R"(["*"])";
   std::string log_level = "info", unlogged_paths, max_log_len, seed = "0", max_request_bytes;
@@ -98,7 +98,7 @@ void declare_engine(Flags& flags, ServeSettings& settings, Texts& texts) {
   flags.option("--nnodes", texts.nnodes, "1");
 }
 
-void declare_answers(Flags& flags, ServeSettings& settings, Texts& texts) {
+void declare_answers(Flags& flags, ServeSettings& settings) {
   flags.group("Answers");
   flags.option("--response-role", settings.response_role, "role of the answers");
   flags.flag_pair("--enable-auto-tool-choice", settings.enable_auto_tool_choice,
@@ -112,7 +112,8 @@ void declare_answers(Flags& flags, ServeSettings& settings, Texts& texts) {
   flags.flag_pair("--trust-request-chat-template", settings.trust_request_chat_template,
                   "allow chat_template in requests");
   flags.option("--max-logprobs", settings.max_logprobs, "most logprobs a request may ask for; -1 = any");
-  flags.option("--logprobs-mode", texts.logprobs_mode, "raw_logprobs");
+  flags.option("--logprobs-mode", settings.logprobs_mode,
+               "raw_logprobs, processed_logprobs, raw_logits or processed_logits");
   flags.flag_pair("--return-tokens-as-token-ids", settings.return_tokens_as_token_ids,
                   "write tokens as token_id:N in logprobs");
   flags.flag_pair("--enable-prompt-tokens-details", settings.enable_prompt_tokens_details,
@@ -215,7 +216,8 @@ void refuse_what_is_missing(const ServeSettings& settings, const Texts& texts) {
   require_one_of(texts.task, "--task", {"", "auto", "generate"});
   require_one_of(texts.dtype, "--dtype", {"auto", "bfloat16"});
   require_one_of(texts.tokenizer_mode, "--tokenizer-mode", {"auto", "hf", "slow", "mistral"});
-  require_one_of(texts.logprobs_mode, "--logprobs-mode", {"raw_logprobs"});
+  require_one_of(settings.logprobs_mode, "--logprobs-mode",
+                 {"raw_logprobs", "processed_logprobs", "raw_logits", "processed_logits"});
   require_one_of(settings.load_format, "--load-format", {"auto", "hf", "safetensors", "mistral", "mock"});
   require_one_of(settings.tool_call_parser, "--tool-call-parser", {"", "mistral"});
   require_one_of(settings.reasoning_parser, "--reasoning-parser", {"", "mistral"});
@@ -283,7 +285,7 @@ void check_engine(ServeSettings& settings, const Texts& texts) {
         std::pair{settings.engine.max_num_queued_tokens, "--max-num-queued-tokens"},
         std::pair{settings.engine.long_prefill_token_threshold, "--long-prefill-token-threshold"}})
     require_range(value, flag, 0, std::int64_t{1} << 40);
-  settings.seed = static_cast<std::uint64_t>(parse_number(texts.seed, "--seed"));
+  parse_number(texts.seed, "--seed");
   read_speculation(texts, settings.engine);
   if (settings.mock_token_seconds < 0 || settings.mock_token_seconds > 60)
     throw Error("value is out of range").at("--mock-token-seconds").expected("0 to 60");
@@ -368,7 +370,7 @@ std::optional<ServeSettings> parse_serve_flags(const std::vector<std::string>& a
   std::string config;
   declare_model(flags, settings, texts);
   declare_engine(flags, settings, texts);
-  declare_answers(flags, settings, texts);
+  declare_answers(flags, settings);
   declare_http(flags, settings, texts);
   flags.option("--config", config, "YAML file of flags without their dashes; the command line wins");
   const ServeArguments prepared = prepare_serve_arguments(arguments);

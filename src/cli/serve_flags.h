@@ -33,7 +33,7 @@ struct ServeSettings {
   std::optional<double> gpu_memory_utilization;
   std::int64_t kv_cache_memory_bytes = 0, num_gpu_blocks_override = 0, block_size = 0;  // 0: not given
   bool disable_sliding_window = false;
-  std::uint64_t seed = 0;
+  std::string logprobs_mode = "raw_logprobs";
   DeviceFlags device;
 
   // Answers.

@@ -11,6 +11,7 @@
 #include "cli/loaded_model.h"
 #include "cli/version.h"
 #include "engine/decoder_runner.h"
+#include "engine/logprobs.h"
 #include "engine/mock_runner.h"
 #include "grammar/vocabulary.h"
 #include "serve/server_log.h"
@@ -89,7 +90,6 @@ ServeModel::TextParts ServeModel::load_text() const {
 
 void ServeModel::load_weights(const EngineOptions& options) {
   const Stopwatch watch;
-  runtime_.emplace(settings_.device);
   server_info("Using the attention and linear kernels of {} for {}", runtime_->description(),
               main_scheme(loader_));
   weights_ = loader_.load_model(runtime_->backend());
@@ -121,24 +121,52 @@ std::unique_ptr<ModelRunner> ServeModel::make_runner(EngineOptions& options) {
   options.max_num_seqs = settings_.max_num_seqs.value_or(256);
   options.max_num_batched_tokens =
       settings_.max_num_batched_tokens.value_or(std::max<std::int64_t>(2048, options.max_num_seqs));
-  options.max_model_len = settings_.max_model_len > 0 ? settings_.max_model_len : longest_context();
+  options.max_model_len = settings_.max_model_len != 0 ? settings_.max_model_len : longest_context();
   if (options.max_model_len > longest_context())
     throw Error("the model was made for shorter texts")
         .at("--max-model-len")
         .expected(fmt::format("at most {}", longest_context()))
         .got(std::to_string(options.max_model_len));
-  if (settings_.load_format == "mock") return make_mock_runner(options);
+  if (settings_.load_format == "mock") {
+    options.max_model_len = options.max_model_len > 0 ? options.max_model_len : longest_context();
+    return make_mock_runner(options);
+  }
+  runtime_.emplace(settings_.device);
+  MemoryOptions memory;
+  memory.gpu_memory_utilization = settings_.gpu_memory_utilization;
+  memory.kv_cache_memory_bytes = settings_.kv_cache_memory_bytes;
+  memory.num_gpu_blocks_override = settings_.num_gpu_blocks_override;
+  memory.max_model_len = options.max_model_len;
+  memory.longest_context = longest_context();
+  memory.max_num_batched_tokens = options.max_num_batched_tokens;
+  const std::int64_t usable = check_memory_at_start(memory, runtime_->backend().memory());
   load_weights(options);
+  const MemoryPlan plan = plan_cache(memory, options, usable);
+  for (const std::string& line : plan.lines(device_word())) server_info("{}", line);
+  options.max_model_len = plan.max_model_len;
 
   DecoderRunnerOptions runner;
+  runner.num_blocks = plan.num_blocks;
   runner.kv_cache_dtype = settings_.device.cache_dtype();
   runner.max_num_seqs = options.max_num_seqs;
   runner.max_sequence_tokens = options.max_model_len + options.num_speculative_tokens;
   runner.num_speculative_tokens = options.num_speculative_tokens;
-  runner.num_blocks = settings_.num_gpu_blocks_override > 0 ? settings_.num_gpu_blocks_override : 4096;
+  runner.logprobs_mode = parse_logprobs_mode(settings_.logprobs_mode);
   auto made = std::make_unique<DecoderRunner>(*decoder_, runtime_->pool(), runner);
   block_size_ = made->block_size();
   return made;
+}
+
+// A forward pass of full size shows what a device needs besides the cache. The host's memory is planned with
+// room to spare, and its arrays are known without touching them all: a few tokens, as a warm-up, are enough.
+MemoryPlan ServeModel::plan_cache(const MemoryOptions& memory, const EngineOptions& options,
+                                  std::int64_t usable) {
+  const bool full = device_word() == "GPU" || settings_.gpu_memory_utilization;
+  const std::int64_t longest = options.max_model_len > 0 ? options.max_model_len : longest_context();
+  const std::int64_t non_kv =
+      profile_run(*decoder_, full ? options.max_num_batched_tokens : std::min<std::int64_t>(32, longest),
+                  longest, full ? options.max_num_seqs : 1);
+  return plan_memory(memory, measure_kv_cost(*decoder_, settings_.device.cache_dtype()), usable, non_kv);
 }
 
 SamplingDefaults ServeModel::sampling_defaults() const {

@@ -9,6 +9,7 @@
 
 #include "cli/runtime.h"
 #include "cli/serve_flags.h"
+#include "engine/memory_plan.h"
 #include "engine/model_runner.h"
 #include "model/decoder.h"
 #include "model/loader.h"
@@ -45,6 +46,7 @@ class ServeModel {
   };
   TextParts load_text() const;
   void load_weights(const EngineOptions& options);
+  MemoryPlan plan_cache(const MemoryOptions& memory, const EngineOptions& options, std::int64_t usable);
   std::unique_ptr<ModelRunner> make_mock_runner(const EngineOptions& options);
   SamplingDefaults sampling_defaults() const;
 
