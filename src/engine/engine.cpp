@@ -25,6 +25,7 @@ struct Engine::State {
   void run();
   void loop();
   bool take_in();
+  void add_taken();
   void publish_and_deliver();
   void end_all();
 
@@ -35,15 +36,20 @@ struct Engine::State {
   const std::unique_ptr<ModelRunner> runner;
   EngineCore core;
   const OnStep on_step;
-  std::vector<std::unique_ptr<Sequence>> taken;  // reused
+  // Taken in, not yet with the core. Reused.
+  std::vector<std::unique_ptr<Sequence>> taken;
+  std::int64_t taken_tokens = 0;
   std::vector<std::pair<RequestId, FinishReason>> taken_finishes;
 
   mutable std::mutex mutex;  // guards what follows; held for moments only
   std::condition_variable wake, thread_ended;
   std::vector<std::unique_ptr<Sequence>> submitted;
   std::vector<std::pair<RequestId, FinishReason>> finishes;
-  std::int64_t submitted_tokens = 0, waiting_tokens = 0;
-  EngineStats stats;  // after the last step
+  std::int64_t submitted_tokens = 0;
+  // After the last step. Requests that came since then, taken in or not, and the tokens of their prompts
+  // count apart: none of them has had the chance to run.
+  EngineStats stats;
+  std::int64_t waiting_tokens = 0, arrived = 0, arrived_tokens = 0;
   bool accepts = true, healthy = true;
   bool reset_prefixes = false, abort = false;
   bool ended = false;  // the thread does nothing more
@@ -68,7 +74,14 @@ void Engine::State::run() {
 
 void Engine::State::loop() {
   while (take_in()) {
+    const auto finish = [&] {
+      for (const auto& [id, reason] : taken_finishes) core.finish(id, reason);
+    };
+    finish();
     if (!core.outputs().empty()) publish_and_deliver();
+    add_taken();
+    finish();  // of those that came with their end
+    taken_finishes.clear();
     const std::int64_t tokens = core.step();
     publish_and_deliver();
     if (tokens > 0 && on_step) on_step(tokens);
@@ -77,24 +90,22 @@ void Engine::State::loop() {
 
 // Waits for work and takes in what was submitted and finished; false when all is to end.
 bool Engine::State::take_in() {
-  {
-    std::unique_lock lock(mutex);
-    wake.wait(lock, [&] {
-      return abort || !accepts || reset_prefixes || core.has_work() || !submitted.empty() ||
-             !finishes.empty();
-    });
-    if (abort || (!accepts && !core.has_work() && submitted.empty())) return false;
-    if (std::exchange(reset_prefixes, false)) core.reset_prefix_cache();
-    taken.swap(submitted);
-    taken_finishes.swap(finishes);
-    stats.waiting += static_cast<std::int64_t>(taken.size());
-    waiting_tokens += std::exchange(submitted_tokens, 0);
-  }
-  for (auto& sequence : taken) core.add(std::move(sequence));
-  for (const auto& [id, reason] : taken_finishes) core.finish(id, reason);
-  taken.clear();
-  taken_finishes.clear();
+  std::unique_lock lock(mutex);
+  wake.wait(lock, [&] {
+    return abort || !accepts || reset_prefixes || core.has_work() || !submitted.empty() || !finishes.empty();
+  });
+  if (abort || (!accepts && !core.has_work() && submitted.empty())) return false;
+  if (std::exchange(reset_prefixes, false)) core.reset_prefix_cache();
+  taken.swap(submitted);
+  taken_tokens = std::exchange(submitted_tokens, 0);
+  taken_finishes.swap(finishes);
   return true;
+}
+
+void Engine::State::add_taken() {
+  for (auto& sequence : taken) core.add(std::move(sequence));
+  taken.clear();
+  taken_tokens = 0;
 }
 
 // First the figures: who hears that a request is over may rely on them.
@@ -103,6 +114,8 @@ void Engine::State::publish_and_deliver() {
     const std::lock_guard lock(mutex);
     stats = core.stats();
     waiting_tokens = core.waiting_tokens();
+    arrived = static_cast<std::int64_t>(submitted.size() + taken.size());
+    arrived_tokens = submitted_tokens + taken_tokens;
   }
   for (EngineCore::Output& each : core.outputs()) each.sequence->listener(std::move(each.output));
   core.clear_outputs();
@@ -117,8 +130,7 @@ void Engine::State::end_all() {
     submitted.clear();
     submitted_tokens = 0;
   }
-  for (auto& sequence : taken) core.add(std::move(sequence));
-  taken.clear();
+  add_taken();
   if (healthy)
     core.finish_all(FinishReason::kAbort);
   else
@@ -128,15 +140,15 @@ void Engine::State::end_all() {
 
 // Those that wait after a step had no place; without such, free places take new ones at once.
 Admission Engine::State::room_for(std::int64_t requests, std::int64_t prompt_tokens) const {
+  if (!accepts) return Admission::kStopped;
   const EngineOptions& options = core.options();
   const std::int64_t places = stats.waiting > 0 ? 0 : options.max_num_seqs - stats.running;
-  const std::int64_t would_wait =
-      stats.waiting + static_cast<std::int64_t>(submitted.size()) + requests - places;
+  const std::int64_t would_wait = stats.waiting + arrived + requests - places;
   if (would_wait <= 0) return Admission::kAccepted;
   if (options.max_num_queued_reqs > 0 && would_wait > options.max_num_queued_reqs)
     return Admission::kQueueFull;
   if (options.max_num_queued_tokens > 0 &&
-      waiting_tokens + submitted_tokens + prompt_tokens > options.max_num_queued_tokens)
+      waiting_tokens + arrived_tokens + prompt_tokens > options.max_num_queued_tokens)
     return Admission::kQueueTokensFull;
   return Admission::kAccepted;
 }
@@ -146,11 +158,12 @@ Admission Engine::State::put_in(std::vector<std::unique_ptr<Sequence>> sequences
   for (const auto& sequence : sequences) prompt_tokens += sequence->prompt_tokens;
   {
     const std::lock_guard lock(mutex);
-    if (!accepts) return Admission::kStopped;
     const Admission room = room_for(static_cast<std::int64_t>(sequences.size()), prompt_tokens);
     if (room != Admission::kAccepted) return room;
     for (auto& sequence : sequences) submitted.push_back(std::move(sequence));
     submitted_tokens += prompt_tokens;
+    arrived += static_cast<std::int64_t>(sequences.size());
+    arrived_tokens += prompt_tokens;
   }
   wake.notify_one();
   return Admission::kAccepted;
@@ -185,6 +198,13 @@ Admission Engine::submit(GenerationRequest request, Listener listener, RequestId
 Admission Engine::submit(const GenerationRequest& request, std::vector<Listener> listeners,
                          std::vector<RequestId>& ids) {
   if (const Admission wrong = admission(request); wrong != Admission::kAccepted) return wrong;
+  {
+    // Once more in put_in(); but whom it refuses shall cost little.
+    const std::lock_guard lock(state_->mutex);
+    const auto count = static_cast<std::int64_t>(listeners.size());
+    const Admission room = state_->room_for(count, count * static_cast<std::int64_t>(request.prompt.size()));
+    if (room != Admission::kAccepted) return room;
+  }
   GenerationRequest each = request;
   std::vector<std::unique_ptr<Sequence>> sequences;
   std::vector<RequestId> new_ids;
@@ -210,7 +230,7 @@ void Engine::finish(RequestId id, FinishReason reason) {
 EngineStats Engine::stats() const {
   const std::lock_guard lock(state_->mutex);
   EngineStats stats = state_->stats;
-  stats.waiting += static_cast<std::int64_t>(state_->submitted.size());
+  stats.waiting += state_->arrived;
   return stats;
 }
 
@@ -223,7 +243,7 @@ bool Engine::healthy() const {
 bool Engine::reset_prefix_cache() {
   {
     const std::lock_guard lock(state_->mutex);
-    if (state_->stats.running + state_->stats.waiting > 0 || !state_->submitted.empty()) return false;
+    if (state_->stats.running + state_->stats.waiting + state_->arrived > 0) return false;
     state_->reset_prefixes = true;
   }
   state_->wake.notify_one();

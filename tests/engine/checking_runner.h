@@ -16,6 +16,7 @@ struct CheckingRunnerOptions {
   std::int64_t vocab_size = 6, num_blocks = 64, block_size = 4;
   std::vector<std::int64_t> windows = {0};
   std::int64_t max_tokens = 64, max_sequences = 8;  // of a step
+  std::int64_t max_length = 1000;                   // of a sequence
 };
 
 class CheckingRunner final : public ModelRunner {
@@ -77,6 +78,8 @@ class CheckingRunner final : public ModelRunner {
     expect(sequence.sample ==
                (sequence.computed + size(sequence.token_ids) - sequence.drafts == size(sequence.history)),
            "a token is drawn after the last known one");
+    expect(sequence.computed + size(sequence.token_ids) < options_.max_length,
+           "a sequence keeps to its length");
     prefixes_.clear();
     std::uint64_t prefix = 1;
     for (std::int64_t p = 0; p < sequence.computed + size(sequence.token_ids); ++p) {

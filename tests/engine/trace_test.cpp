@@ -59,6 +59,7 @@ Setting random_setting(Random& random) {
   runner.num_blocks = 3 + for_one * random.between(1, 2 * engine.max_num_seqs + 2) / 2;
   runner.max_tokens = engine.max_num_batched_tokens;
   runner.max_sequences = engine.max_num_seqs;
+  runner.max_length = engine.max_model_len;
   return setting;
 }
 
