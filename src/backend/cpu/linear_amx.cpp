@@ -17,6 +17,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "backend/cpu/amx_tiles.h"
 #include "backend/cpu/linear_kernels.h"
@@ -226,7 +227,7 @@ class AmxProduct {
   bool direct_source(const Unit& unit, std::int64_t block, TileSource& source) const;
   TileSource widen(const Unit& unit, const Columns& columns, std::byte* panel) const;
   Prefetcher prefetcher(const Unit& unit, const Columns& columns) const;
-  // The unit's rows as OneRowAmx takes them; false where it does not.
+  // The unit's rows as OneRowAmx takes them; false where they are not whole tiles of one order.
   bool one_row_block(const Unit& unit, std::int64_t block, OneRowBlock& out) const;
 
   const CpuLinearInput& in_;
@@ -257,10 +258,13 @@ class AmxProduct::Worker {
                      UnitSums sums, const Unit* next, std::int64_t next_block);
   // Ends what multiply_unit has left to do.
   void finish() {
+    if (in_.rows() == 1) return finish_one();
     while (pending_.next < pending_.slices) finish_slice();
   }
 
  private:
+  void find_one_row(const Unit& unit, std::int64_t block);
+  void finish_one();
   template <bool kInteger>
   void multiply_one(const Pending& done, std::int64_t block, const Unit* next, std::int64_t next_block);
   Prefetcher after(const Unit& unit, std::int64_t block, std::int64_t t, std::int64_t step, const Unit* next,
@@ -283,6 +287,12 @@ class AmxProduct::Worker {
   Pending pending_;
   int turn_ = 0;       // see multiply_panel
   OneRowAmx one_row_;  // uses the panel's memory
+  // One row: the block of this call and of the next as OneRowAmx takes them.
+  struct {
+    OneRowBlock block;
+    OneRowKind kind = OneRowKind::kNone;
+    bool found = false;
+  } rows_[2];
 };
 
 // 128 columns of a row of the input as the weight wants them.
@@ -388,7 +398,7 @@ bool AmxProduct::one_row_block(const Unit& unit, std::int64_t block, OneRowBlock
   out.first_column = block * block_columns_;
   out.columns = columns_of(block);
   out.x = one_row(block);
-  return OneRowAmx::supports(out);
+  return true;
 }
 
 // Rows [r, r + kCount) of the products, with their halves in rows[0] and rows[1]: added to the sums of the
@@ -457,19 +467,38 @@ Prefetcher AmxProduct::Worker::after(const Unit& unit, std::int64_t block, std::
   return product_.prefetcher(*next, product_.columns_of(next_block, 0, product_.panel_tiles(next_block)));
 }
 
-// One row of input: it is its own packed form, and its products lie in the order of the weight's rows.
+// Fills rows_[turn_] unless the call before has.
+void AmxProduct::Worker::find_one_row(const Unit& unit, std::int64_t block) {
+  auto& rows = rows_[turn_];
+  if (std::exchange(rows.found, true)) return;
+  rows.kind = product_.one_row_block(unit, block, rows.block) ? rows.block.kind() : OneRowKind::kNone;
+}
+
+void AmxProduct::Worker::finish_one() {
+  if (!pending_.products) return;
+  __m512 row[2][1] = {{_mm512_load_ps(pending_.products)}, {_mm512_load_ps(pending_.products + 512)}};
+  finish_rows<1>(pending_, 0, row);
+  pending_.products = nullptr;
+}
+
+// One row of input: it is its own packed form, and its products lie in the order of the weight's rows. They
+// are finished when the unit after has been multiplied, so that nothing waits for them.
 template <bool kInteger>
 void AmxProduct::Worker::multiply_one(const Pending& done, std::int64_t block, const Unit* next,
                                       std::int64_t next_block) {
   const std::byte* x = product_.one_row(block);
   const std::int64_t tiles = product_.tiles_of(block), step = product_.panel_tiles(block);
-  float* products = scratch_.products.data();
   TileSource weight;
-  OneRowBlock rows, next_rows;
   zero_products<1>();
-  if (product_.one_row_block(done.unit, block, rows)) {
-    const bool more = next && product_.one_row_block(*next, next_block, next_rows);
-    one_row_.multiply(rows, more ? &next_rows : nullptr);
+  find_one_row(done.unit, block);
+  auto& rows = rows_[turn_];
+  rows.found = false;
+  turn_ ^= 1;
+  auto& next_rows = rows_[turn_];
+  if (rows.kind != OneRowKind::kNone) {
+    if (next) find_one_row(*next, next_block);
+    const bool more = next && next_rows.kind == rows.kind;
+    one_row_.multiply(rows.kind, rows.block, more ? &next_rows.block : nullptr);
   } else if (product_.direct_source(done.unit, block, weight)) {
     multiply<kInteger, 1>(weight, {{x, x}, 4, kTileRowBytes}, tiles, [](std::int64_t) {});
   } else {
@@ -481,9 +510,11 @@ void AmxProduct::Worker::multiply_one(const Pending& done, std::int64_t block, c
                             [&](std::int64_t) { prefetcher.fetch(lines); });
     }
   }
+  finish_one();
+  pending_ = done;
+  float* products = scratch_.products.data() + turn_ * kProducts;
+  pending_.products = products;
   store_products<1>(products, 4);
-  __m512 row[2][1] = {{_mm512_load_ps(products)}, {_mm512_load_ps(products + 512)}};
-  finish_rows<1>(done, 0, row);
 }
 
 // Tiles [t, t + tiles) of the block for all rows of the chunk.

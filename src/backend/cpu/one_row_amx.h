@@ -1,4 +1,4 @@
-// One row of input times stored 4-bit or 8-bit weights on AMX: the vector units widen the weights of 128
+// One row of input times stored weights that are widened, on AMX: the vector units widen the weights of 128
 // columns into first-level cache while the tile unit multiplies the 128 columns before. Sums each output over
 // the same tiles in the same order as linear_amx.cpp does for many rows. Owned by one thread for one layer.
 #pragma once
@@ -10,6 +10,27 @@
 
 namespace bise {
 
+// What one kind of kernel widens.
+enum class OneRowKind {
+  kNone,
+  kInt4Group32,
+  kInt4Group64,
+  kInt4Group128,
+  kInt4AsymmetricGroup32,
+  kInt4AsymmetricGroup64,
+  kInt4AsymmetricGroup128,
+  kNf4,
+  kInt8,
+  kInt8Group32,
+  kInt8Group64,
+  kInt8Group128,
+  kInt8Packed,
+  kInt8PackedGroup32,
+  kInt8PackedGroup64,
+  kInt8PackedGroup128,
+  kE4M3
+};
+
 // Columns [first_column, first_column + columns) of two times 16 rows, each of one part of the weight.
 struct OneRowBlock {
   static constexpr std::int64_t kRows = 16;
@@ -18,27 +39,32 @@ struct OneRowBlock {
   std::int64_t first_column, columns;
   // The same columns of the input in the weight's order, bf16, zero up to a multiple of 128.
   const std::byte* x;
+
+  // kNone where the rows are not widened here.
+  OneRowKind kind() const;
+};
+
+// Scales and zero points of a block: of row r of half h at scales[h] + r * stride[h].
+struct OneRowScales {
+  static constexpr std::int64_t kMaxGroups = 64;  // of a block of 2048 columns
+  static constexpr std::int64_t kSize = OneRowBlock::kRows * (kMaxGroups + 16);
+  alignas(64) float scales[2][kSize];
+  alignas(64) float zero_points[2][kSize];
+  std::int64_t stride[2];
 };
 
 class OneRowAmx {
  public:
   // Bytes that `ring` points to: 128 columns of 32 rows, twice; 64-byte aligned.
   static constexpr std::int64_t kRingBytes = 16 << 10;
-  static constexpr std::int64_t kMaxGroups = 64;  // of a block of 2048 columns
   explicit OneRowAmx(std::byte* ring) : ring_(ring) {}
 
-  // Whether the block is of a kind that is widened here.
-  static bool supports(const OneRowBlock& block);
-
   // Adds the products of the rows of half h to tile 2 h; tiles 1, 3, 4 and 5 are of 16 rows of 64
-  // bytes, 6 and 7 of 4. `next`: the block of the following call, or null.
-  void multiply(const OneRowBlock& block, const OneRowBlock* next);
+  // bytes, 6 and 7 of 4. `kind` is the block's, not kNone. `next`: the block of the following call if it is
+  // of the same kind, or null.
+  void multiply(OneRowKind kind, const OneRowBlock& block, const OneRowBlock* next);
 
  private:
-  struct Scales {
-    alignas(64) float of[2 * OneRowBlock::kRows][kMaxGroups];
-  };
-
   template <class Format>
   void multiply_as(const OneRowBlock& block, const OneRowBlock* next);
 
@@ -47,7 +73,7 @@ class OneRowAmx {
   // The first 128 columns of the block lie in the ring, its first tiles are loaded, its scales in
   // scales_[turn_].
   bool primed_ = false;
-  Scales scales_[2];
+  OneRowScales scales_[2];
 };
 
 }  // namespace bise

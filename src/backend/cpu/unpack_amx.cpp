@@ -19,24 +19,6 @@
 namespace bise {
 namespace {
 
-// The two bytes of the bf16 of every non-negative e4m3 code.
-struct E4M3Table {
-  alignas(64) std::array<std::uint8_t, 128> low, high;
-};
-
-const E4M3Table& e4m3_table() {
-  static const E4M3Table table = [] {
-    E4M3Table made;
-    for (std::size_t code = 0; code < 128; ++code) {
-      const bf16 value = float_to_bf16(e4m3_to_float(static_cast<e4m3>(code)));
-      made.low[code] = static_cast<std::uint8_t>(value);
-      made.high[code] = static_cast<std::uint8_t>(value >> 8);
-    }
-    return made;
-  }();
-  return table;
-}
-
 // Groups have at least the 32 columns of a tile; panels are filled up to 128 columns.
 constexpr std::int64_t kMaxGroups = kPanelTiles + 12;
 
@@ -278,6 +260,19 @@ void unpack_plain(const LinearPart& part, bool integer, std::int64_t row, std::i
 }
 
 }  // namespace
+
+const E4M3Table& e4m3_table() {
+  static const E4M3Table table = [] {
+    E4M3Table made;
+    for (std::size_t code = 0; code < 128; ++code) {
+      const bf16 value = float_to_bf16(e4m3_to_float(static_cast<e4m3>(code)));
+      made.low[code] = static_cast<std::uint8_t>(value);
+      made.high[code] = static_cast<std::uint8_t>(value >> 8);
+    }
+    return made;
+  }();
+  return table;
+}
 
 void unpack_rows(const LinearPart& part, bool integer, bool nibbles, const PanelRows& rows, std::byte* out,
                  std::int64_t tile_step) {

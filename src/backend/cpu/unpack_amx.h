@@ -5,6 +5,7 @@
 // into the same order.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "backend/cpu/linear_weight.h"
@@ -33,6 +34,12 @@ void unpack_rows(const LinearPart& part, bool integer, bool nibbles, const Panel
 
 // 128 bf16 values into nibble order; out tile t at out + t * tile_step.
 void arrange_nibbles(const std::byte* in, std::byte* out, std::int64_t tile_step);
+
+// The two bytes of the bf16 of every non-negative e4m3 code.
+struct E4M3Table {
+  alignas(64) std::array<std::uint8_t, 128> low, high;
+};
+const E4M3Table& e4m3_table();
 
 // 32 int8 codes as bf16.
 void widen_codes(const std::byte* in, std::byte* out);
