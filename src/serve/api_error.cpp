@@ -5,13 +5,19 @@
 #include "serve/json_text.h"
 
 namespace bise {
+namespace {
+
+// Messages quote what a client sent, whatever its length and bytes.
+constexpr std::size_t kMaxMessage = 4096;
+
+}  // namespace
 
 ApiError::ApiError(int status, std::string type, std::string message, std::string param)
     : status_(status), type_(std::move(type)), message_(std::move(message)), param_(std::move(param)) {}
 
 std::string ApiError::body() const {
   std::string text = R"({"error":{"message":)";
-  append_json_string(text, message_);
+  append_json_string(text, valid_utf8(std::string_view(message_).substr(0, kMaxMessage)));
   text += R"(,"type":)";
   append_json_string(text, type_);
   text += R"(,"param":)";

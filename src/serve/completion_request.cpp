@@ -43,7 +43,7 @@ std::vector<RawPrompt> read_prompts(RequestReader& reader) {
   if (prompt->is_array() && is_id_list(*prompt)) return {{std::nullopt, ids_of(*prompt)}};
   constexpr const char* kExpected =
       "Input should be a string, a list of strings, a list of token ids or a list of lists of token ids";
-  if (!prompt->is_array()) {
+  if (!prompt->is_array() || prompt->front().is_number()) {
     reader.problems().add(reader.location("prompt"), kExpected, *prompt);
     return {};
   }

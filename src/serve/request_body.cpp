@@ -15,6 +15,8 @@ namespace {
 // take about a second.
 constexpr std::uint64_t kMaxNameComparisons = 100'000'000;
 
+constexpr std::size_t kMaxDetail = 300;  // of the parser's message, which quotes the text
+
 // Looks at the brackets and commas outside strings; invalid JSON passes and fails in the parser.
 void check_shape(std::string_view text) {
   std::vector<std::uint64_t> commas;  // of each open container; arrays count nothing
@@ -72,7 +74,7 @@ Json parse_request_body(const HttpRequest& request, std::string_view body) {
     // Without the "[json.exception.parse_error.101] " before it.
     std::string_view what = problem.what();
     if (const auto end = what.find("] "); end != std::string_view::npos) what.remove_prefix(end + 2);
-    throw validation_error(fmt::format("JSON decode error: {}", what), "body");
+    throw validation_error(fmt::format("JSON decode error: {}", what.substr(0, kMaxDetail)), "body");
   }
   if (!parsed.is_object())
     throw validation_error(fmt::format("Input should be an object (got {})", parsed.type_name()), "body");
