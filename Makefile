@@ -20,13 +20,15 @@ test: dependencies
 	tools/import_smollm2.sh $(BUILD)/bise
 	ctest --test-dir $(BUILD) -j2 --output-on-failure --timeout 900
 
-# The checkpoints that bise writes, loaded by transformers, compressed-tensors and bitsandbytes (about 6 GB of
-# Python packages, kept in ~/.cache/bise-peers).
+# The checkpoints that bise writes, loaded by transformers, compressed-tensors and bitsandbytes, and the server
+# as openai, lm_eval, guidellm and aiperf use it (about 7 GB of Python packages, kept in ~/.cache/bise-peers).
 test-peers: build
 	tools/fetch_models.sh
 	tools/import_smollm2.sh $(BUILD)/bise
 	tools/peers/install_python.sh
 	BISE=$(CURDIR)/$(BUILD)/bise BISE_MODEL=$(CURDIR)/build/models/smollm2 tools/peers/run_tests.sh
+	tools/peers/install_serving.sh
+	BISE=$(CURDIR)/$(BUILD)/bise BISE_MODEL=$(CURDIR)/build/models/smollm2 tools/peers/run_serving_tests.sh
 
 asan tsan:
 	$(MAKE) dependencies
