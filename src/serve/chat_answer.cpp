@@ -78,6 +78,9 @@ ChatAnswer::Parts ChatAnswer::split(Splitter& splitter, const std::string& text,
   if (splitter.tools) {
     splitter.tools->push(spoken, parts.content, parts.calls);
     if (ends) splitter.tools->finish(parts.content, parts.calls);
+    // The model may write several calls all the same: only the first is wanted.
+    if (!request_.tool_choice.parallel)
+      std::erase_if(parts.calls, [](const ToolCallPiece& call) { return call.index > 0; });
   } else {
     parts.content = spoken;
   }

@@ -112,7 +112,7 @@ void OpenAiService::State::complete(Exchange exchange, const Json& body, double 
 }
 
 void OpenAiService::State::chat(Exchange exchange, const Json& body, double arrival) {
-  auto request = std::make_shared<const ChatRequest>(read_chat_request(body, exchange->request(), model));
+  auto request = std::make_shared<ChatRequest>(read_chat_request(body, exchange->request(), model));
   const ChatParsing parsing = chat_parsing(*request, model);
   std::optional<ConstraintSpec> spec = request->fields.constraint;
   ConstraintStart begin;
@@ -124,6 +124,7 @@ void OpenAiService::State::chat(Exchange exchange, const Json& body, double arri
     spec = std::move(tools->spec);
     begin.prefix = std::move(tools->prefix);
   }
+  request->conversation = {};  // the prompt says it all: a long answer need not keep the messages
   auto answer = std::make_unique<ChatAnswer>(*request, parsing, unix_seconds(), model);
   auto call = std::make_shared<GenerationCall>(context, exchange, arrival, request, request->fields,
                                                std::vector<std::span<const std::int32_t>>{request->prompt},

@@ -185,6 +185,13 @@ TEST(Chat, ToolCallsOfEveryTokenizerVersion) {
               test.calls);
     EXPECT_EQ(choice["finish_reason"], test.finish);
   }
+  // One call only, on request.
+  TestService two({.version = 13, .script = R"([TOOL_CALLS]add[ARGS]{"a": 1}[TOOL_CALLS]now[ARGS]{})"});
+  for (const char* stream : {"", R"(, "stream": true)"}) {
+    const std::string answer = ask(two, kTools + R"(, "parallel_tool_calls": false)" + stream);
+    EXPECT_NE(answer.find(R"("add")"), std::string::npos);
+    EXPECT_EQ(answer.find(R"("now")"), std::string::npos) << answer;
+  }
   // Without tools the mark is a control token like others, and with tool_choice none as well.
   TestService service({.script = "x[TOOL_CALLS]y"});
   EXPECT_EQ(Json::parse(ask(service, ""))["choices"][0]["message"]["content"], "xy");

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <random>
+
 #include "serve/reasoning_parser.h"
 
 namespace bise {
@@ -130,6 +133,62 @@ TEST(ToolParser, KeepsTheIdThatTheModelGives) {
   parser.push("[TOOL_CALLS]f[CALL_ID]abcDEF123[ARGS]{}", content, pieces);
   ASSERT_EQ(pieces.size(), 1u);
   EXPECT_EQ(pieces[0].id, "abcDEF123");
+}
+
+struct Found {
+  std::string content;
+  std::vector<Call> calls;
+  bool operator==(const Found&) const = default;
+};
+
+Found parse(Form form, const std::string& text, const std::function<std::size_t()>& next_size) {
+  ToolParser parser(form, "named");
+  Found found;
+  std::vector<ToolCallPiece> pieces;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t size = next_size();
+    parser.push(std::string_view(text).substr(at, size), found.content, pieces);
+    at += size;
+  }
+  parser.finish(found.content, pieces);
+  for (const ToolCallPiece& piece : pieces) {
+    if (piece.index == found.calls.size()) found.calls.push_back({piece.name, ""});
+    found.calls.at(piece.index).arguments += piece.arguments;
+  }
+  return found;
+}
+
+TEST(ToolParser, AnyTextIsReadTheSameWhateverThePieces) {
+  const std::vector<std::string> fragments = {"[TOOL_CALLS]",
+                                              "[ARGS]",
+                                              "[CALL_ID]",
+                                              "[",
+                                              "]",
+                                              "{",
+                                              "}",
+                                              "\"name\"",
+                                              "\"arguments\"",
+                                              ":",
+                                              ",",
+                                              "\"f\"",
+                                              " ",
+                                              "\"",
+                                              "\\",
+                                              "1",
+                                              "null",
+                                              "x",
+                                              "[TOOL",
+                                              "{\"name\": \"g\", \"arguments\": {\"a\": [1]}}"};
+  std::mt19937 random(3);
+  for (int i = 0; i < 20000; ++i) {
+    std::string text = i % 2 == 0 ? "[TOOL_CALLS]" : "";
+    for (std::size_t count = random() % 12; count > 0; --count)
+      text += fragments[random() % fragments.size()];
+    const Form form = i % 5 == 0 ? Form::kArray : i % 7 == 0 ? Form::kArguments : Form::kMarked;
+    const Found whole = parse(form, text, [&] { return text.size(); });
+    EXPECT_EQ(parse(form, text, [] { return 1; }), whole) << text;
+    EXPECT_EQ(parse(form, text, [&] { return 1 + random() % 5; }), whole) << text;
+  }
 }
 
 struct Thought {
