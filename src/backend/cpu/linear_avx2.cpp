@@ -2,6 +2,7 @@
 
 #include "backend/cpu/linear_kernels.h"
 #include "backend/cpu/linear_scratch.h"
+#include "tensor/float_types.h"
 
 // What is included above keeps the baseline instruction set, so that no shared inline function is compiled
 // for more than the processor has.
@@ -25,26 +26,50 @@ struct Avx2Codes : SimdAvx2 {
     }
   }
 
-  // Eight codes of one word are shifted down to their lanes and looked up in two halves of the table.
+  // Eight codes of one word, shifted down to their lanes and looked up in two halves of a table.
+  struct Nibbles {
+    Nibbles(bool high_first, const float* levels, float zero_point, float scale)
+        : low(mul(sub(load(levels), set(zero_point)), set(scale))),
+          high(mul(sub(load(levels + 8), set(zero_point)), set(scale))),
+          shifts(high_first ? _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24)
+                            : _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28)) {}
+    Vec operator()(const std::uint8_t* in) const {
+      const __m256i codes = _mm256_srlv_epi32(_mm256_broadcastd_epi32(_mm_loadu_si32(in)), shifts);
+      const __m256 bit3 = _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28));
+      return _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, codes), _mm256_permutevar8x32_ps(high, codes),
+                              bit3);
+    }
+    __m256 low, high;
+    __m256i shifts;
+  };
+
   static void widen_nibbles(const std::uint8_t* in, std::int64_t count, bool high_first, const float* levels,
                             float zero_point, float scale, float* out) {
-    const __m256 low = mul(sub(load(levels), set(zero_point)), set(scale));
-    const __m256 high = mul(sub(load(levels + 8), set(zero_point)), set(scale));
-    const __m256i shifts = high_first ? _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24)
-                                      : _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
-    for (std::int64_t i = 0; i < count; i += kWidth, in += 4) {
-      const std::int64_t lanes = std::min(kWidth, count - i);
-      std::int32_t word = 0;
-      std::memcpy(&word, in, static_cast<std::size_t>(lanes + 1) / 2);
-      const __m256i codes = _mm256_srlv_epi32(_mm256_set1_epi32(word), shifts);
-      const __m256 bit3 = _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28));
-      const __m256 value =
-          _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, codes), _mm256_permutevar8x32_ps(high, codes), bit3);
-      if (lanes == kWidth)
-        store(out + i, value);
-      else
-        store_first(out + i, value, lanes);
-    }
+    const Nibbles widen(high_first, levels, zero_point, scale);
+    std::int64_t i = 0;
+    for (; i + kWidth <= count; i += kWidth, in += 4) store(out + i, widen(in));
+    if (i == count) return;
+    std::uint8_t last[4] = {};
+    std::memcpy(last, in, static_cast<std::size_t>(count - i + 1) / 2);
+    store_first(out + i, widen(last), count - i);
+  }
+
+  static Vec widen_bytes(const std::int8_t* in) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)in)));
+  }
+  static Vec widen_bytes(const std::uint8_t* in) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)in)));
+  }
+
+  static Vec fma_nibbles(Vec acc, const std::uint8_t* in, std::int64_t count, bool high_first,
+                         const float* levels, float zero_point, float scale, const float* x) {
+    const Nibbles widen(high_first, levels, zero_point, scale);
+    std::int64_t i = 0;
+    for (; i + kWidth <= count; i += kWidth, in += 4) acc = fma(widen(in), load(x + i), acc);
+    if (i == count) return acc;
+    std::uint8_t last[4] = {};  // the input is zero beyond
+    std::memcpy(last, in, static_cast<std::size_t>(count - i + 1) / 2);
+    return fma(widen(last), load(x + i), acc);
   }
 
   static __m256i wide(const std::int8_t* codes) {

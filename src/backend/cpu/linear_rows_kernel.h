@@ -1,6 +1,7 @@
 // Linear layers for the instruction sets without tiles: dot products along the rows of the weight and of the
 // input. A kernel template (simd.h); `Codes` is a Simd with, besides:
 //   widen_f16, widen_nibbles                 see unpack_floats_kernel.h
+//   widen_bytes, fma_nibbles                 see one_row_floats_kernel.h
 //   kRows, kTokens                           how many rows of either factor the inner loop holds in registers
 //   dot_codes<R, T>(w, w_stride, x, x_stride, columns, sums)
 //                                            R x T sums of products of int8 codes; x is zero beyond `columns`
@@ -14,6 +15,7 @@
 #include <cstdint>
 
 #include "backend/cpu/linear_driver.h"
+#include "backend/cpu/one_row_floats_kernel.h"
 #include "backend/cpu/unpack_floats_kernel.h"
 
 namespace bise {
@@ -132,15 +134,27 @@ class RowProduct {
     const std::int64_t begin = block * kBlockColumns,
                        columns = std::min(kBlockColumns, in_.columns() - begin);
     const std::int64_t padded = (columns + 15) / 16 * 16;
+    const float* x = packs() ? packed_row(0) : reinterpret_cast<const float*>(in_.row_data(first));
+    const std::int64_t x_stride = packs() ? padded_columns() : in_.row_bytes() / 4;
+    const bool last = block + 1 == blocks_;
+    if constexpr (Codes::kWidth > 1) {
+      const LinearPart& part = weight_.part_of(row);
+      if (in_.rows() == 1 && widens_in_registers(part) && row + count <= part.first_row + part.rows()) {
+        for (std::int64_t n = 0; n < count; ++n) {
+          const float product =
+              dot_stored_row<Codes>(part, row + n - part.first_row, begin, columns, x + begin);
+          const float total = block == 0 ? product : sums[n] + product;
+          sums[n] = last ? finished(total, row + n, first) : total;
+        }
+        return;
+      }
+    }
     auto* panel = reinterpret_cast<float*>(scratch.panel.data());
     for (std::int64_t n = 0; n < count; ++n) {
       const LinearPart& part = weight_.part_of(row + n);
       unpack_floats<Codes>(part, row + n - part.first_row, begin, columns, panel + n * kBlockColumns);
       for (std::int64_t k = columns; k < padded; ++k) panel[n * kBlockColumns + k] = 0.0f;
     }
-    const float* x = packs() ? packed_row(0) : reinterpret_cast<const float*>(in_.row_data(first));
-    const std::int64_t x_stride = packs() ? padded_columns() : in_.row_bytes() / 4;
-    const bool last = block + 1 == blocks_;
     const auto dot = [&]<int R, int T>(std::int64_t n, std::int64_t t) {
       float products[R * T];
       dot_floats<Codes, R, T>(panel + n * kBlockColumns, kBlockColumns, x + t * x_stride + begin, x_stride,
