@@ -1,5 +1,7 @@
 #include "serve/api_error.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 #include "serve/json_text.h"
@@ -42,6 +44,10 @@ HttpResponse ApiError::response() const {
 
 ApiError bad_request(std::string message, std::string param) {
   return {400, "BadRequestError", std::move(message), std::move(param)};
+}
+
+ApiError field_error(const std::string& message, const std::string& param, const std::string& value) {
+  return bad_request(fmt::format("{} (parameter={}, value={})", message, param, value), param);
 }
 
 ApiError validation_error(std::string message, std::string location) {

@@ -26,6 +26,8 @@ class ApiError : public std::exception {
 
 // The usual ones.
 ApiError bad_request(std::string message, std::string param = {});  // 400 BadRequestError
+// "message (parameter=param, value=value)", as vLLM ends such messages.
+ApiError field_error(const std::string& message, const std::string& param, const std::string& value);
 ApiError validation_error(std::string message,
                           std::string location);     // 400 Bad Request, "1 validation error: ..."
 ApiError model_not_found(const std::string& model);  // 404 NotFoundError

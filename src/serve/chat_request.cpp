@@ -7,6 +7,8 @@
 #include "base/error.h"
 #include "serve/api_error.h"
 #include "serve/json_text.h"
+#include "serve/prompt_limits.h"
+#include "serve/sampling_fields.h"
 #include "text/chat_template_messages.h"
 
 namespace bise {

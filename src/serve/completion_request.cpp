@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include "serve/api_error.h"
+#include "serve/prompt_limits.h"
+#include "serve/sampling_fields.h"
 
 namespace bise {
 namespace {

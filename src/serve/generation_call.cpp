@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "serve/api_error.h"
+#include "serve/prompt_limits.h"
 
 namespace bise {
 namespace {
