@@ -28,11 +28,12 @@ struct Avx2Codes : SimdAvx2 {
 
   // Eight codes of one word, shifted down to their lanes and looked up in two halves of a table.
   struct Nibbles {
-    Nibbles(bool high_first, const float* levels, float zero_point, float scale)
-        : low(mul(sub(load(levels), set(zero_point)), set(scale))),
-          high(mul(sub(load(levels + 8), set(zero_point)), set(scale))),
-          shifts(high_first ? _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24)
-                            : _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28)) {}
+    void set(bool high_first, const float* levels, float zero_point, float scale) {
+      low = mul(sub(load(levels), SimdAvx2::set(zero_point)), SimdAvx2::set(scale));
+      high = mul(sub(load(levels + 8), SimdAvx2::set(zero_point)), SimdAvx2::set(scale));
+      shifts = high_first ? _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24)
+                          : _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+    }
     Vec operator()(const std::uint8_t* in) const {
       const __m256i codes = _mm256_srlv_epi32(_mm256_broadcastd_epi32(_mm_loadu_si32(in)), shifts);
       const __m256 bit3 = _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28));
@@ -45,7 +46,8 @@ struct Avx2Codes : SimdAvx2 {
 
   static void widen_nibbles(const std::uint8_t* in, std::int64_t count, bool high_first, const float* levels,
                             float zero_point, float scale, float* out) {
-    const Nibbles widen(high_first, levels, zero_point, scale);
+    Nibbles widen;
+    widen.set(high_first, levels, zero_point, scale);
     std::int64_t i = 0;
     for (; i + kWidth <= count; i += kWidth, in += 4) store(out + i, widen(in));
     if (i == count) return;
@@ -59,17 +61,6 @@ struct Avx2Codes : SimdAvx2 {
   }
   static Vec widen_bytes(const std::uint8_t* in) {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)in)));
-  }
-
-  static Vec fma_nibbles(Vec acc, const std::uint8_t* in, std::int64_t count, bool high_first,
-                         const float* levels, float zero_point, float scale, const float* x) {
-    const Nibbles widen(high_first, levels, zero_point, scale);
-    std::int64_t i = 0;
-    for (; i + kWidth <= count; i += kWidth, in += 4) acc = fma(widen(in), load(x + i), acc);
-    if (i == count) return acc;
-    std::uint8_t last[4] = {};  // the input is zero beyond
-    std::memcpy(last, in, static_cast<std::size_t>(count - i + 1) / 2);
-    return fma(widen(last), load(x + i), acc);
   }
 
   static __m256i wide(const std::int8_t* codes) {

@@ -53,26 +53,21 @@ struct Avx512Codes : SimdAvx512 {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)in)));
   }
 
-  static Vec fma_nibbles(Vec acc, const std::uint8_t* in, std::int64_t count, bool high_first,
-                         const float* levels, float zero_point, float scale, const float* x) {
-    const __m512 table = mul(sub(load(levels), set(zero_point)), set(scale));
-    const __m256i shifts8 = high_first ? _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24)
-                                       : _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
-    const __m512i shifts = _mm512_broadcast_i64x4(shifts8);
-    std::int64_t i = 0;
-    const auto add = [&](const std::uint8_t* from) {  // sixteen codes: two words
-      const __m512i first = _mm512_broadcastd_epi32(_mm_loadu_si32(from));
-      const __m512i both = _mm512_mask_broadcastd_epi32(first, 0xff00, _mm_loadu_si32(from + 4));
-      acc = fma(_mm512_permutexvar_ps(_mm512_srlv_epi32(both, shifts), table), load(x + i), acc);
-    };
-    for (; i + kWidth <= count; i += kWidth, in += 8) add(in);
-    if (i < count) {  // the input is zero beyond
-      std::uint8_t last[8] = {};
-      std::memcpy(last, in, static_cast<std::size_t>(count - i + 1) / 2);
-      add(last);
+  // Sixteen codes: two words.
+  struct Nibbles {
+    void set(bool high_first, const float* levels, float zero_point, float scale) {
+      table = mul(sub(load(levels), SimdAvx512::set(zero_point)), SimdAvx512::set(scale));
+      shifts = _mm512_broadcast_i64x4(high_first ? _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24)
+                                                 : _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
     }
-    return acc;
-  }
+    Vec operator()(const std::uint8_t* in) const {
+      const __m512i first = _mm512_broadcastd_epi32(_mm_loadu_si32(in));
+      const __m512i both = _mm512_mask_broadcastd_epi32(first, 0xff00, _mm_loadu_si32(in + 4));
+      return _mm512_permutexvar_ps(_mm512_srlv_epi32(both, shifts), table);
+    }
+    __m512 table;
+    __m512i shifts;
+  };
 
   template <int R, int T>
   static void dot_codes(const std::int8_t* w, std::int64_t w_stride, const std::int8_t* x,

@@ -1,7 +1,7 @@
 // Linear layers for the instruction sets without tiles: dot products along the rows of the weight and of the
 // input. A kernel template (simd.h); `Codes` is a Simd with, besides:
 //   widen_f16, widen_nibbles                 see unpack_floats_kernel.h
-//   widen_bytes, fma_nibbles                 see one_row_floats_kernel.h
+//   widen_bytes, Nibbles                     see one_row_floats_kernel.h
 //   kRows, kTokens                           how many rows of either factor the inner loop holds in registers
 //   dot_codes<R, T>(w, w_stride, x, x_stride, columns, sums)
 //                                            R x T sums of products of int8 codes; x is zero beyond `columns`
@@ -140,10 +140,15 @@ class RowProduct {
     if constexpr (Codes::kWidth > 1) {
       const LinearPart& part = weight_.part_of(row);
       if (in_.rows() == 1 && widens_in_registers(part) && row + count <= part.first_row + part.rows()) {
-        for (std::int64_t n = 0; n < count; ++n) {
-          const float product =
-              dot_stored_row<Codes>(part, row + n - part.first_row, begin, columns, x + begin);
-          const float total = block == 0 ? product : sums[n] + product;
+        float products[Unit::kHalf];
+        const std::int64_t first_row = row - part.first_row;
+        std::int64_t n = 0;
+        for (; n + kRows <= count; n += kRows)
+          dot_stored_rows<Codes, kRows>(part, first_row + n, begin, columns, x + begin, products + n);
+        for (; n < count; ++n)
+          dot_stored_rows<Codes, 1>(part, first_row + n, begin, columns, x + begin, products + n);
+        for (n = 0; n < count; ++n) {
+          const float total = block == 0 ? products[n] : sums[n] + products[n];
           sums[n] = last ? finished(total, row + n, first) : total;
         }
         return;

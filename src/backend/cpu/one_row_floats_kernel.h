@@ -1,9 +1,9 @@
-// The dot product of one stored row of codes and one row of input, widened in registers, for the instruction
-// sets without tiles. Adds in the same order as unpack_floats and dot_floats (linear_rows_kernel.h) do for
+// Dot products of stored rows of codes and one row of input, widened in registers, for the instruction sets
+// without tiles. Adds in the same order as unpack_floats and dot_floats (linear_rows_kernel.h) do for
 // many rows, so that both give the same bits. A kernel template (simd.h); `Codes` has, besides:
 //   widen_bytes(p)                    kWidth signed or unsigned bytes as floats
-//   fma_nibbles(acc, in, count, high_first, levels, zero_point, scale, x)
-//                                     acc + codes times x, as widen_nibbles has their values
+//   Nibbles                           set(high_first, levels, zero_point, scale), then (p): kWidth codes as
+//                                     widen_nibbles has their values
 #pragma once
 
 #include <algorithm>
@@ -24,67 +24,103 @@ bool widens_in_registers(const LinearPart& part) {
 
 }  // namespace
 
-template <class Codes, class Code>
-typename Codes::Vec fma_bytes(typename Codes::Vec acc, const Code* codes, std::int64_t count,
-                              float zero_point, float scale, const float* x) {
-  const auto zero = Codes::set(zero_point), factor = Codes::set(scale);
-  const auto add = [&](const Code* from, const float* values) {
-    acc =
-        Codes::fma(Codes::mul(Codes::sub(Codes::widen_bytes(from), zero), factor), Codes::load(values), acc);
-  };
-  std::int64_t i = 0;
-  for (; i + Codes::kWidth <= count; i += Codes::kWidth) add(codes + i, x + i);
-  if (i < count) {  // the input is zero beyond
-    Code last[Codes::kWidth] = {};
-    std::memcpy(last, codes + i, static_cast<std::size_t>(count - i));
-    add(last, x + i);
+// kWidth bytes as (code - zero point) * scale.
+template <class Codes>
+struct WidenBytes {
+  void set(float zero_point, float scale) {
+    zero = Codes::set(zero_point);
+    factor = Codes::set(scale);
   }
-  return acc;
+  template <class Code>
+  typename Codes::Vec operator()(const Code* in) const {
+    return Codes::mul(Codes::sub(Codes::widen_bytes(in), zero), factor);
+  }
+  typename Codes::Vec zero, factor;
+};
+
+// Loops over r are unrolled, so that acc stays in registers.
+//
+// acc[r] += row r of codes times x, over `count` columns; kPerByte codes a byte. Rows are `stride` bytes
+// apart.
+template <class Codes, int kPerByte, int R, class Widen, class Code>
+void fma_rows(const Widen (&widen)[R], const Code* in, std::int64_t stride, std::int64_t count,
+              const float* x, typename Codes::Vec (&acc)[R]) {
+  constexpr std::int64_t kBytes = Codes::kWidth / kPerByte;
+  std::int64_t i = 0;
+  for (; i + Codes::kWidth <= count; i += Codes::kWidth, in += kBytes) {
+    const auto value = Codes::load(x + i);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) acc[r] = Codes::fma(widen[r](in + r * stride), value, acc[r]);
+  }
+  if (i == count) return;
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {  // the input is zero beyond
+    Code last[kBytes] = {};
+    std::memcpy(last, in + r * stride, static_cast<std::size_t>(count - i + kPerByte - 1) / kPerByte);
+    acc[r] = Codes::fma(widen[r](last), Codes::load(x + i), acc[r]);
+  }
 }
 
-// Columns [first, first + columns) of row `row` times x, at most 512 of them.
+// Scales and zero points of the groups [first, first + count) of a row.
 template <class Codes>
-float dot_stored_row(const LinearPart& part, std::int64_t row, std::int64_t first, std::int64_t columns,
-                     const float* x) {
+void load_row_groups(const LinearPart& part, std::int64_t row, std::int64_t first, std::int64_t count,
+                     float* scales, float* zero_points) {
+  const StoredLinear& stored = part.stored;
+  const bool halves = part.group_size != 0 && stored.zero_point.empty() &&
+                      stored.scale.dtype() == DType::kBF16 && stored.scheme.strategy == Strategy::kGroup;
+  const std::int64_t begin =
+      part.group_size ? row * ((stored.columns + part.group_size - 1) / part.group_size) + first : 0;
+  if (part.format == RowFormat::kNf4) {
+    std::copy_n(reinterpret_cast<const float*>(stored.absmax.bytes().data()) + begin, count, scales);
+  } else if (halves) {
+    const auto* values = reinterpret_cast<const bf16*>(stored.scale.bytes().data()) + begin;
+    for (std::int64_t g = 0; g < count; ++g) scales[g] = bf16_to_float(values[g]);
+  } else {
+    return part.load_groups(row, first, count, scales, zero_points);
+  }
+  std::fill_n(zero_points, count, 0.0f);
+}
+
+// products[r] = columns [first, first + columns) of row `row + r` times x, at most 512 of them.
+template <class Codes, int R>
+void dot_stored_rows(const LinearPart& part, std::int64_t row, std::int64_t first, std::int64_t columns,
+                     const float* x, float* products) {
   constexpr std::int64_t kMaxGroups = 512 / 32 + 1;
-  float scales[kMaxGroups], zero_points[kMaxGroups];
+  float scales[R][kMaxGroups], zero_points[R][kMaxGroups];
   const std::int64_t size = part.group_size ? part.group_size : first + columns;
   const std::int64_t begin_group = first / size, end_group = (first + columns + size - 1) / size;
-  const StoredLinear& stored = part.stored;
-  const std::int64_t groups = (stored.columns + size - 1) / size;
-  if (part.format == RowFormat::kNf4) {
-    const float* values = stored.absmax.data<float>() + row * groups;
-    for (std::int64_t g = begin_group; g < end_group; ++g) {
-      scales[g - begin_group] = values[g];
-      zero_points[g - begin_group] = 0;
-    }
-  } else if (part.group_size != 0 && stored.zero_point.empty() && stored.scale.dtype() == DType::kBF16 &&
-             stored.scheme.strategy == Strategy::kGroup) {
-    const bf16* values = stored.scale.data<bf16>() + row * groups;
-    for (std::int64_t g = begin_group; g < end_group; ++g) {
-      scales[g - begin_group] = bf16_to_float(values[g]);
-      zero_points[g - begin_group] = 0;
-    }
-  } else {
-    part.load_groups(row, begin_group, end_group - begin_group, scales, zero_points);
-  }
-  const std::byte* in = part.row(row);
-  auto acc = Codes::zero();
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r)
+    load_row_groups<Codes>(part, row + r, begin_group, end_group - begin_group, scales[r], zero_points[r]);
+  const auto* in = reinterpret_cast<const std::uint8_t*>(part.row(row));
+  typename Codes::Vec acc[R];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) acc[r] = Codes::zero();
   for (std::int64_t g = begin_group; g < end_group; ++g) {
     const std::int64_t begin = std::max(first, g * size), end = std::min((g + 1) * size, first + columns);
-    const float scale = scales[g - begin_group], zero_point = zero_points[g - begin_group];
     const float* values = x + begin - first;
-    if (part.format == RowFormat::kInt8)
-      acc = fma_bytes<Codes>(acc, reinterpret_cast<const std::int8_t*>(in) + begin, end - begin, zero_point,
-                             scale, values);
-    else if (part.format == RowFormat::kInt8Packed)
-      acc = fma_bytes<Codes>(acc, reinterpret_cast<const std::uint8_t*>(in) + begin, end - begin,
-                             zero_point + 128.0f, scale, values);
-    else
-      acc = Codes::fma_nibbles(acc, reinterpret_cast<const std::uint8_t*>(in) + begin / 2, end - begin,
-                               part.format == RowFormat::kNf4, part.levels.data(), zero_point, scale, values);
+    if (part.format == RowFormat::kInt8 || part.format == RowFormat::kInt8Packed) {
+      const bool offset = part.format == RowFormat::kInt8Packed;
+      WidenBytes<Codes> widen[R];
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r)
+        widen[r].set(zero_points[r][g - begin_group] + (offset ? 128.0f : 0.0f), scales[r][g - begin_group]);
+      if (offset)
+        fma_rows<Codes, 1>(widen, in + begin, part.row_bytes, end - begin, values, acc);
+      else
+        fma_rows<Codes, 1>(widen, reinterpret_cast<const std::int8_t*>(in) + begin, part.row_bytes,
+                           end - begin, values, acc);
+    } else {
+      typename Codes::Nibbles widen[R];
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r)
+        widen[r].set(part.format == RowFormat::kNf4, part.levels.data(), zero_points[r][g - begin_group],
+                     scales[r][g - begin_group]);
+      fma_rows<Codes, 2>(widen, in + begin / 2, part.row_bytes, end - begin, values, acc);
+    }
   }
-  return Codes::sum(acc);
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) products[r] = Codes::sum(acc[r]);
 }
 
 }  // namespace bise

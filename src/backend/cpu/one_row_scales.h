@@ -12,12 +12,11 @@ namespace bise {
 
 namespace {
 
-// Sixteen floats from element `index` of a tensor of scales; those beyond the mask are 0.
-__m512 load_scales(const Tensor& scales, std::int64_t index, __mmask16 mask) {
-  if (scales.dtype() == DType::kF32) return _mm512_maskz_loadu_ps(mask, scales.data<float>() + index);
-  if (scales.dtype() == DType::kF16)
-    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, scales.data<f16>() + index));
-  const __m256i halves = _mm256_maskz_loadu_epi16(mask, scales.data<bf16>() + index);
+// Sixteen floats from element `index` of scales of a type; those beyond the mask are 0.
+__m512 load_scales(DType dtype, const std::byte* scales, std::int64_t index, __mmask16 mask) {
+  if (dtype == DType::kF32) return _mm512_maskz_loadu_ps(mask, scales + index * 4);
+  const __m256i halves = _mm256_maskz_loadu_epi16(mask, scales + index * 2);
+  if (dtype == DType::kF16) return _mm512_cvtph_ps(halves);
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
 }
 
@@ -30,6 +29,7 @@ inline void load_groups(const OneRowBlock& block, int h, OneRowScales& out) {
   const LinearPart& part = *block.part[h];
   const StoredLinear& stored = part.stored;
   const Tensor& scales = part.format == RowFormat::kNf4 ? stored.absmax : stored.scale;
+  const std::byte* data = scales.bytes().data();
   const std::int64_t size = part.group_size, groups = (stored.columns + size - 1) / size;
   const std::int64_t first = block.first_column / size;
   const std::int64_t count = (block.first_column + block.columns + size - 1) / size - first;
@@ -43,7 +43,8 @@ inline void load_groups(const OneRowBlock& block, int h, OneRowScales& out) {
   for (std::int64_t r = 0; r < lines; ++r) {
     float* row = out.scales[h] + r * out.stride[h];
     for (std::int64_t g = 0; g < length + 3; g += 16)
-      _mm512_storeu_ps(row + g, load_scales(scales, begin + r * groups + g, first_lanes_of(length - g)));
+      _mm512_storeu_ps(row + g,
+                       load_scales(scales.dtype(), data, begin + r * groups + g, first_lanes_of(length - g)));
   }
   if (stored.zero_point.empty()) return;
   // Eight rows share a word; stored as the zero point + 8.

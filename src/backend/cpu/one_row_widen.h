@@ -25,8 +25,9 @@ __m512i to_bf16(__m512 low, __m512 high) {
   return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
-__m512 quarter_to_float(__m128i codes) {
-  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes));
+// Words >> count by a multiplication, since shifts share their one port with the lookups.
+__m512i shift_right(__m512i words, int count) {
+  return _mm512_mulhi_epu16(words, _mm512_set1_epi16(static_cast<short>(1 << (16 - count))));
 }
 
 template <bool kTail>
@@ -73,12 +74,13 @@ class Nibbles : public GroupWalk<kGroups> {
     const __m512i table = to_bf16(values, kGroups == 1 ? values : values_of(1));
     __m512i index[4];
     if constexpr (kGroups == 1) {  // both halves of the table are equal
-      for (int i = 0; i < 4; ++i) index[i] = _mm512_srli_epi16(words, static_cast<unsigned>(4 * i));
+      index[0] = words;
+      for (int i = 1; i < 4; ++i) index[i] = shift_right(words, 4 * i);
     } else {  // words & low nibbles | group above each
       index[0] = _mm512_ternarylogic_epi32(words, low_nibbles, group_bits, 0xea);
-      index[1] = _mm512_ternarylogic_epi32(_mm512_srli_epi16(words, 4), low_nibbles, group_bits, 0xea);
-      index[2] = _mm512_srli_epi16(index[0], 8);
-      index[3] = _mm512_srli_epi16(index[1], 8);
+      index[1] = _mm512_ternarylogic_epi32(shift_right(words, 4), low_nibbles, group_bits, 0xea);
+      index[2] = shift_right(index[0], 8);
+      index[3] = shift_right(index[1], 8);
     }
     __m512i second = table;
     if constexpr (kGroups == 4) second = to_bf16(values_of(2), values_of(3));
@@ -111,24 +113,29 @@ class Bytes : public GroupWalk<kGroups> {
   template <bool kTail>
   [[gnu::always_inline]] void widen(const std::byte* in, std::int64_t bytes, const float* scales,
                                     const float*, std::byte* out) const {
-    for (int i = 0; i < 2; ++i) {
-      __m512i codes = load<kTail>(in + 64 * i, bytes - 64 * i);
-      if constexpr (kOffset) codes = _mm512_xor_si512(codes, _mm512_set1_epi8(static_cast<char>(0x80)));
-      store(2 * i, _mm512_castsi512_si128(codes), _mm512_extracti32x4_epi32(codes, 1), scales, out);
-      store(2 * i + 1, _mm512_extracti32x4_epi32(codes, 2), _mm512_extracti32x4_epi32(codes, 3), scales, out);
+    alignas(64) std::byte whole[kTail ? kStepBytes : 64];
+    if constexpr (kTail) {
+      for (int i = 0; i < 2; ++i) _mm512_store_si512(whole + 64 * i, load<true>(in + 64 * i, bytes - 64 * i));
+      in = whole;
     }
-  }
-
- private:
-  [[gnu::always_inline]] static void store(int tile, __m128i low, __m128i high, const float* scales,
-                                           std::byte* out) {
-    __m512 first = quarter_to_float(low), second = quarter_to_float(high);
-    if constexpr (kGroups > 0) {
-      const __m512 scale = _mm512_set1_ps(scales[tile * kGroups / 4]);
-      first = _mm512_mul_ps(first, scale);
-      second = _mm512_mul_ps(second, scale);
+    __m512 scale[4], zero[4];
+    for (int g = 0; g < kGroups; ++g) {
+      scale[g] = _mm512_set1_ps(scales[g]);
+      if (kOffset) zero[g] = _mm512_mul_ps(scale[g], _mm512_set1_ps(-128.0f));
     }
-    _mm512_store_si512(out + tile * kTileBytes, to_bf16(first, second));
+    // From memory: extracting lanes would share the port that widens.
+    const auto values = [&](int tile, int half) __attribute__((always_inline)) {
+      const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + 32 * tile + 16 * half));
+      const __m512i wide = kOffset ? _mm512_cvtepu8_epi32(codes) : _mm512_cvtepi8_epi32(codes);
+      const __m512 value = _mm512_cvtepi32_ps(wide);
+      const int g = tile * kGroups / 4;
+      if (kGroups == 0) return kOffset ? _mm512_sub_ps(value, _mm512_set1_ps(128.0f)) : value;
+      // code * scale - 128 * scale: both products are exact before they are added
+      return kOffset ? _mm512_fmadd_ps(value, scale[g], zero[g]) : _mm512_mul_ps(value, scale[g]);
+    };
+#pragma GCC unroll 4
+    for (int tile = 0; tile < 4; ++tile)
+      _mm512_store_si512(out + tile * kTileBytes, to_bf16(values(tile, 0), values(tile, 1)));
   }
 };
 
