@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "backend/check_batch.h"
+#include "backend/cuda/streamed_linear.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -234,6 +235,31 @@ void CudaBackend::multiply_large(cuda::Encoded in, std::int64_t rows, const Cuda
                    integers ? weight.scales : nullptr, linear.bias(), out, stream_);
 }
 
+void CudaBackend::multiply_streamed(const cuda::Encoded& in, std::int64_t rows,
+                                    const CudaLinearWeight& linear, cuda::Values out) {
+  const cuda::Weight& weight = linear.weight();
+  const std::size_t needed = cuda::streamed_workspace(weight.rows);
+  if (streamed_.size() < needed) {
+    streamed_.grow(needed);
+    cuda_check(cudaMemsetAsync(streamed_.as<void>(), 0, streamed_.size(), stream_), "cudaMemset");
+  }
+  const int value_bytes = in.encoding == cuda::Encoding::kBf16 ? 2 : 1;
+  cuda::streamed_linear(
+      {.weight_tiles = cuda::tile_map(weight.codes, value_bytes, cuda::padded_rows(weight.rows),
+                                      weight.stride, cuda::kWeightTileRows),
+       .input_tiles = cuda::tile_map(in.codes, value_bytes, rows, in.stride, cuda::input_tile_rows(rows)),
+       .encoding = in.encoding,
+       .rows = rows,
+       .columns = weight.rows,
+       .stride = weight.stride,
+       .in_scales = in.scales,
+       .weight_scales = weight.scales,
+       .bias = linear.bias(),
+       .out = out,
+       .workspace = streamed_.as<void>()},
+      stream_);
+}
+
 void CudaBackend::multiply(const CudaLinearInput& in, const CudaLinearWeight& linear, cuda::Values out) {
   check(in.columns() == linear.columns() && in.type() == linear.input_type(),
         "a linear layer's input has its columns and encoding");
@@ -253,7 +279,12 @@ void CudaBackend::multiply(const CudaLinearInput& in, const CudaLinearWeight& li
                           stream_);
     encoded.codes = inputs_.as<void>();
   }
-  if (rows > kSmallRows && LargeLinear::supports(linear.rows()))
+  const bool same_operands =
+      linear.multiplies_codes() ||
+      (linear.weight().format == cuda::WeightFormat::kBf16 && encoded.encoding == cuda::Encoding::kBf16);
+  if (same_operands && rows <= cuda::kStreamedRows)
+    multiply_streamed(encoded, rows, linear, out);
+  else if (rows > kSmallRows && LargeLinear::supports(linear.rows()))
     multiply_large(encoded, rows, linear, out);
   else
     cuda::small_linear(encoded, rows, linear.weight(), linear.bias(), out, stream_);

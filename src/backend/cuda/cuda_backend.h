@@ -1,6 +1,7 @@
 // The backend for NVIDIA Hopper GPUs (sm_90a): one device, one stream. Operations are launched and return;
-// read() waits. Files: linear layers of few rows in small_linear.cu, of many in large_linear.cpp (cuBLASLt);
-// attention.cu, norm.cu, rope.cu, encode.cu, embed.cu and experts.cpp hold the operations of those names.
+// read() waits. Linear layers of few rows are in streamed_linear.cu (weights of the inputs' own type) and
+// small_linear.cu (all others), of many rows in large_linear.cpp (cuBLASLt); attention.cu, norm.cu, rope.cu,
+// encode.cu, embed.cu and experts.cpp hold the operations of those names.
 //
 // Determinism: with up to kSmallRows rows in a step, a row's result depends on that row alone. Beyond,
 // cuBLASLt chooses by the number of rows.
@@ -57,6 +58,8 @@ class CudaBackend final : public Backend {
  private:
   // out [in.rows(), weight.rows()] of either type.
   void multiply(const CudaLinearInput& in, const CudaLinearWeight& weight, cuda::Values out);
+  void multiply_streamed(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight,
+                         cuda::Values out);
   void multiply_large(cuda::Encoded in, std::int64_t rows, const CudaLinearWeight& weight, cuda::Values out);
   void copy_to_host(const float* device, std::span<float> out);
   // A step's numbers, gathered in page-locked memory and copied together.
@@ -74,7 +77,7 @@ class CudaBackend final : public Backend {
   DeviceBuffer device_step_, device_rows_;
   // Of one operation: its inputs in another form, its sums before scaling, expanded weights, and partial
   // results of attention.
-  DeviceBuffer inputs_, sums_, expanded_, partial_, gate_up_;
+  DeviceBuffer streamed_, inputs_, sums_, expanded_, partial_, gate_up_;
   std::vector<std::pair<std::vector<float>, DeviceBuffer>> rope_tables_;
 };
 

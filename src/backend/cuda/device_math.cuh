@@ -98,6 +98,13 @@ void with_type(Values values, Body body) {
     body(static_cast<float*>(values.data));
 }
 
+// Of a block that has a row to itself: about four values a thread.
+inline unsigned threads_for(std::int64_t columns) {
+  unsigned threads = 128;
+  while (threads < 1024 && threads * 4 < columns) threads *= 2;
+  return threads;
+}
+
 inline unsigned blocks_for(std::int64_t count, int threads) {
   return static_cast<unsigned>((count + threads - 1) / threads);
 }

@@ -87,14 +87,16 @@ __global__ void convert_kernel(const In* in, std::int64_t count, Out* out) {
 
 void encode(Values in, std::int64_t rows, float static_scale, Encoded out, cudaStream_t stream) {
   with_type(in, [&](auto* values) {
-    encode_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(values, static_scale, out);
+    encode_kernel<<<static_cast<unsigned>(rows), threads_for(out.columns), 0, stream>>>(values, static_scale,
+                                                                                        out);
   });
 }
 
 void gate_and_encode(Values gate_up, std::int64_t rows, float static_scale, Encoded out,
                      cudaStream_t stream) {
   with_type(gate_up, [&](auto* values) {
-    gate_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(values, static_scale, out);
+    gate_kernel<<<static_cast<unsigned>(rows), threads_for(out.columns), 0, stream>>>(values, static_scale,
+                                                                                      out);
   });
 }
 
@@ -121,7 +123,8 @@ void transpose(Encoded in, std::int64_t rows, std::int64_t depth, Values out, cu
 
 void gather_rows(Encoded in, const std::int32_t* rows, std::int64_t count, float static_scale, Encoded out,
                  cudaStream_t stream) {
-  gather_kernel<<<static_cast<unsigned>(count), kThreads, 0, stream>>>(in, rows, static_scale, out);
+  gather_kernel<<<static_cast<unsigned>(count), threads_for(out.columns), 0, stream>>>(in, rows, static_scale,
+                                                                                       out);
 }
 
 void add_scaled_rows(const float* in, const std::int32_t* rows, const float* weights, std::int64_t count,

@@ -4,7 +4,7 @@
 namespace bise::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 256;  // of the addition
 
 // Adds to the rows that are not normed. (When all are, the norm adds.)
 template <class T>
@@ -22,7 +22,7 @@ __global__ void norm_kernel(const T* delta, float* residual, const float* weight
   const std::int64_t columns = out.columns;
   const std::int64_t first = (rows ? rows[blockIdx.x] : static_cast<std::int64_t>(blockIdx.x)) * columns;
   float squares = 0;
-  for (std::int64_t c = threadIdx.x; c < columns; c += kThreads) {
+  for (std::int64_t c = threadIdx.x; c < columns; c += blockDim.x) {
     float x = residual[first + c];
     if (delta) residual[first + c] = x += load_value(delta + first + c);
     values[c] = x;
@@ -51,8 +51,8 @@ void add_rms_norm(Values delta, float* residual, std::int64_t residual_rows, con
     if (shared > 40 * 1024)  // beside the static part
       cudaFuncSetAttribute(norm_kernel<std::remove_pointer_t<decltype(addend)>>,
                            cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
-    norm_kernel<<<static_cast<unsigned>(count), kThreads, shared, stream>>>(fused, residual, weight, eps,
-                                                                            static_scale, rows, out);
+    norm_kernel<<<static_cast<unsigned>(count), threads_for(out.columns), shared, stream>>>(
+        fused, residual, weight, eps, static_scale, rows, out);
   });
 }
 
