@@ -42,7 +42,7 @@ void declare_model(Flags& flags, ServeSettings& settings, Texts& texts) {
       "--load-format", settings.load_format,
       "auto, hf, safetensors or mistral: read what is there; mock: no weights, fixed time per token");
   flags.option("--mock-token-seconds", settings.mock_token_seconds, "step time of --load-format mock");
-  flags.option("--dtype", texts.dtype, "auto or bfloat16: weights stay as the checkpoint stores them");
+  flags.option("--dtype", texts.dtype, "no effect: weights stay as the checkpoint stores them");
   flags.option("--quantization", settings.quantization, "must be the checkpoint's method, when given (-q)");
   flags.option("--max-model-len", texts.max_model_len,
                "tokens of prompt and answer; 32k, 32K; auto or -1: as many as fit (default: the model's)");
@@ -214,7 +214,7 @@ void refuse_what_is_missing(const ServeSettings& settings, const Texts& texts) {
   require_one_of(texts.runner, "--runner", {"auto", "generate"});
   require_one_of(texts.convert, "--convert", {"auto", "none"});
   require_one_of(texts.task, "--task", {"", "auto", "generate"});
-  require_one_of(texts.dtype, "--dtype", {"auto", "bfloat16"});
+  require_one_of(texts.dtype, "--dtype", {"auto", "bfloat16", "half", "float16", "float", "float32"});
   require_one_of(texts.tokenizer_mode, "--tokenizer-mode", {"auto", "hf", "slow", "mistral"});
   require_one_of(settings.logprobs_mode, "--logprobs-mode",
                  {"raw_logprobs", "processed_logprobs", "raw_logits", "processed_logits"});
@@ -377,6 +377,8 @@ std::optional<ServeSettings> parse_serve_flags(const std::vector<std::string>& a
   if (!flags.parse(prepared.arguments)) return std::nullopt;
   settings.given = flags.given_values();
   settings.without_effect = prepared.without_effect;
+  if (texts.dtype != "auto" && texts.dtype != "bfloat16")
+    settings.without_effect.push_back("--dtype " + texts.dtype);
   refuse_what_is_missing(settings, texts);
   check_engine(settings, texts);
   check_answers(settings);

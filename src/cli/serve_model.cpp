@@ -154,6 +154,9 @@ std::unique_ptr<ModelRunner> ServeModel::make_runner(EngineOptions& options) {
   runner.logprobs_mode = parse_logprobs_mode(settings_.logprobs_mode);
   auto made = std::make_unique<DecoderRunner>(*decoder_, runtime_->pool(), runner);
   block_size_ = made->block_size();
+  if (settings_.block_size > 0 && settings_.block_size != block_size_)
+    server_warning("--block-size {} has no effect: blocks of this device have {} tokens",
+                   settings_.block_size, block_size_);
   return made;
 }
 

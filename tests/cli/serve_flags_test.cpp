@@ -93,6 +93,7 @@ TEST(ServeFlags, ValuesReachTheSettings) {
   EXPECT_EQ(settings.engine.prompt_lookup_max, 3);
   EXPECT_EQ(parse({"--max-model-len", "auto"}).max_model_len, -1);
   EXPECT_EQ(parse({"--max-model-len", "-1"}).max_model_len, -1);
+  EXPECT_EQ(parse({"--dtype", "half"}).without_effect, Strings{"--dtype half"});
   EXPECT_EQ(parse({"--port", "1", "--port", "2"}).http.port, 2);
 }
 
