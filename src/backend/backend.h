@@ -51,6 +51,8 @@ struct Batch {
 // Where a layer's keys and values stand: in slot `slot` of the blocks of group `group`.
 struct CacheLayer {
   std::int64_t group = 0, slot = 0;
+  // Caches of kF8E4M3 hold e4m3(key / key_scale) and e4m3(value / value_scale), saturated.
+  float key_scale = 1, value_scale = 1;
 };
 
 struct AttentionShape {
@@ -62,7 +64,7 @@ struct AttentionShape {
 struct KvCacheShape {
   // Layers that one block holds; with several KV groups fewer than the model has.
   std::int64_t layers = 0, num_blocks = 0, block_size = 0, num_kv_heads = 0, head_dim = 0;
-  DType dtype = DType::kBF16;  // kBF16; kF32 where the backend says so; kF8E4M3 in a later issue
+  DType dtype = DType::kBF16;  // kBF16; kF32 and kF8E4M3 where the backend says so
 };
 
 // Frequencies of the rotary embedding, scaling applied (model/rope.h computes them). Position p turns the

@@ -18,8 +18,8 @@ std::int64_t proc_bytes(const char* file, const std::string& key) {
   return 0;
 }
 
-// A control group's limit or use; `otherwise` when it has none ("max", or no such file).
-std::int64_t cgroup_bytes(const char* file, std::int64_t otherwise) {
+// A control group's limit; `otherwise` when it has none ("max", or no such file).
+std::int64_t cgroup_limit(const char* file, std::int64_t otherwise) {
   std::ifstream in(file);
   std::int64_t bytes = 0;
   return in >> bytes ? bytes : otherwise;
@@ -33,7 +33,10 @@ MemoryInfo host_memory() {
   memory.total = proc_bytes("/proc/meminfo", "MemTotal");
   memory.free = proc_bytes("/proc/meminfo", "MemAvailable");
   memory.peak_used = proc_bytes("/proc/self/status", "VmHWM");
-  const std::int64_t limit = cgroup_bytes("/sys/fs/cgroup/memory.max", memory.total);
+  // Of version 2 and version 1.
+  const std::int64_t limit =
+      std::min(cgroup_limit("/sys/fs/cgroup/memory.max", memory.total),
+               cgroup_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes", memory.total));
   if (limit < memory.total) {
     // Cached files count as used there, though they go when memory is wanted: take what the process itself
     // has.

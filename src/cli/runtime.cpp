@@ -40,13 +40,14 @@ void DeviceFlags::declare(Flags& flags) {
   flags.option("--device", device, "auto, cpu, cuda or reference (plain and slow)");
   flags.option("--isa", isa, "instruction set on the CPU: auto, scalar, avx2, avx512 or amx");
   flags.option("--threads", threads, "threads; 0 = one a processor");
-  flags.option("--kv-cache-dtype", kv_cache_dtype, "bfloat16 or float32");
+  flags.option("--kv-cache-dtype", kv_cache_dtype, "bfloat16, fp8 (fp8_e4m3) or float32");
 }
 
 DType DeviceFlags::cache_dtype() const {
   if (kv_cache_dtype == "bfloat16" || kv_cache_dtype == "auto") return DType::kBF16;
   if (kv_cache_dtype == "float32") return DType::kF32;
-  throw Error("unknown type").at("--kv-cache-dtype").expected("bfloat16 or float32").got(kv_cache_dtype);
+  if (kv_cache_dtype == "fp8" || kv_cache_dtype == "fp8_e4m3") return DType::kF8E4M3;
+  throw Error("unknown type").at("--kv-cache-dtype").expected("bfloat16, fp8 or float32").got(kv_cache_dtype);
 }
 
 Runtime::Runtime(const DeviceFlags& flags)

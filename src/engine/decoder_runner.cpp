@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "base/check.h"
+#include "base/log.h"
 
 namespace bise {
 namespace {
@@ -33,6 +34,8 @@ DecoderRunner::DecoderRunner(Decoder& decoder, ThreadPool& pool, const DecoderRu
   // Not copies of one: a copy has no room.
   scratch_.reserve(static_cast<std::size_t>(pool.threads()));
   for (int thread = 0; thread < pool.threads(); ++thread) scratch_.emplace_back(decoder.config().vocab_size);
+  if (options.kv_cache_dtype == DType::kF8E4M3 && !decoder.has_kv_scales())
+    log_warning("the checkpoint has no scales for a float8 KV cache: with 1.0, accuracy may suffer");
   const auto drawn = static_cast<std::size_t>(1 + options.num_speculative_tokens);
   for (StepResult& result : results_) result.token_ids.reserve(drawn);
   // Rows to score come besides; there may be one for each token of a step.

@@ -1,5 +1,6 @@
 #include "model/decoder.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/check.h"
@@ -30,6 +31,12 @@ Decoder::Decoder(Backend& backend, const ModelConfig& config, const ModelWeights
 std::unique_ptr<KvCache> Decoder::make_kv_cache(std::int64_t num_blocks, DType dtype) const {
   return backend_.make_kv_cache({kv_layout_.slots_per_block, num_blocks, backend_.preferred_block_size(),
                                  config_.num_key_value_heads, config_.head_dim, dtype});
+}
+
+bool Decoder::has_kv_scales() const {
+  return std::ranges::all_of(weights_.layers, [](const LayerWeights& layer) {
+    return layer.key_scale.has_value() && layer.value_scale.has_value();
+  });
 }
 
 void Decoder::forward(const Batch& batch, KvCache& cache) {

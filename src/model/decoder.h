@@ -37,6 +37,9 @@ class Decoder {
   // A cache of `num_blocks` blocks of the backend's preferred size, kv_layout().slots_per_block layers each.
   std::unique_ptr<KvCache> make_kv_cache(std::int64_t num_blocks, DType dtype = DType::kBF16) const;
 
+  // Whether the checkpoint says how to scale keys and values for a cache of kF8E4M3; 1 is used where not.
+  bool has_kv_scales() const;
+
   // Runs all layers on the batch; keys and values go into `cache`.
   void forward(const Batch& batch, KvCache& cache);
   // Logits [rows.size(), vocab_size], float32, of rows of the last batch given to forward(). At most

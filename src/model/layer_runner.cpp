@@ -51,6 +51,8 @@ void LayerRunner::add_and_norm(const DeviceTensor& weight, InputEncoding encodin
 
 void LayerRunner::run_layer(const LayerWeights& weights, std::int64_t index, CacheLayer cache_layer,
                             const InputObserver* observer) {
+  cache_layer.key_scale = weights.key_scale.value_or(1);
+  cache_layer.value_scale = weights.value_scale.value_or(1);
   add_and_norm(*weights.input_layernorm, encoding_for(*weights.qkv), *hidden_input_);
   if (observer) (*observer)(InputSite::kQkv, -1, *hidden_input_);
   backend_.linear(*hidden_input_, *weights.qkv, *qkv_);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <set>
 #include <string>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "base/log.h"
 #include "formats/quantized_tensors.h"
 #include "model/family.h"
+#include "tensor/float_types.h"
 
 namespace bise {
 namespace {
@@ -92,7 +94,28 @@ LayerTensors ModelLoader::read_layer(std::int64_t index) const {
   layer.v_proj = read(prefix + "self_attn.v_proj", key, hidden);
   layer.o_proj = read(prefix + "self_attn.o_proj", hidden, query);
   family_of(config_).read_mlp(config_, read, prefix, layer);
+  layer.k_scale = read_cache_scale(prefix + "self_attn.k_scale", prefix + "self_attn.k_proj.output_scale");
+  layer.v_scale = read_cache_scale(prefix + "self_attn.v_scale", prefix + "self_attn.v_proj.output_scale");
   return layer;
+}
+
+std::optional<float> ModelLoader::read_cache_scale(const std::string& name, const std::string& older) const {
+  for (const std::string& each : {name, older}) {
+    if (!checkpoint_.contains(each)) continue;
+    const Tensor tensor = checkpoint_.tensor(each);
+    if (!is_float(tensor.dtype()) || tensor.elements() != 1)
+      throw Error("tensor {} is not one float, as a scale of the KV cache is", each)
+          .at(folder_.string())
+          .got(fmt::format("{} {}", dtype_name(tensor.dtype()), shape_text(tensor.shape())));
+    float scale = 0;
+    to_float(tensor, {&scale, 1});
+    if (!(scale > 0 && std::isfinite(scale)))
+      throw Error("tensor {} is not positive, as a scale of the KV cache is", each)
+          .at(folder_.string())
+          .got(fmt::format("{}", scale));
+    return scale;
+  }
+  return std::nullopt;
 }
 
 void ModelLoader::release_layer(LayerTensors& layer) const {
@@ -151,6 +174,8 @@ void ModelLoader::report_unexpected() const {
 LayerWeights prepare_layer(Backend& backend, const ModelConfig& config, LayerTensors tensors) {
   LayerWeights weights;
   weights.bytes = layer_bytes(tensors);
+  weights.key_scale = tensors.k_scale;
+  weights.value_scale = tensors.v_scale;
   const std::string place = tensors.q_proj.module.substr(0, tensors.q_proj.module.find(".self_attn"));
   try {
     weights.input_layernorm = backend.prepare_tensor(tensors.input_layernorm);

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
+#include <string>
 
 #include "backend/backend.h"
 #include "formats/model_config.h"
@@ -40,6 +42,8 @@ class ModelLoader {
   void release_layer(LayerTensors& layer) const;
 
  private:
+  // Of a float8 KV cache: the tensor `name`, or what older files call it.
+  std::optional<float> read_cache_scale(const std::string& name, const std::string& older) const;
   Tensor read_float(const std::string& name, const Shape& shape) const;
   void report_unexpected() const;
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,7 @@ struct LayerTensors {
   NamedLinear gate_proj, up_proj, down_proj;  // dense MLP; no module name when there are experts
   NamedLinear gate;                           // router [experts, hidden]; only with experts
   std::vector<ExpertTensors> experts;
+  std::optional<float> k_scale, v_scale;  // of a float8 KV cache, when the checkpoint has them
 
   // All linear layers in computing order; pointers into this object.
   std::vector<NamedLinear*> linears();
@@ -48,7 +50,9 @@ struct LayerWeights {
   std::unique_ptr<LinearWeight> o_proj;              //
   std::unique_ptr<LinearWeight> gate_up, down_proj;  // dense MLP: gate and up joined
   std::unique_ptr<ExpertWeights> experts;            // or this
-  std::int64_t bytes = 0;                            // of the stored tensors
+  // Of a KV cache of kF8E4M3; 1 where the checkpoint has none.
+  std::optional<float> key_scale, value_scale;
+  std::int64_t bytes = 0;  // of the stored tensors
 };
 
 struct ModelWeights {

@@ -144,6 +144,7 @@ struct AttentionRun {
   RopeTable rope;
   std::int64_t block_size = 16;
   DType cache_dtype = DType::kBF16;
+  float key_scale = 1, value_scale = 1;
   std::uint32_t table_seed = 1;
   InputEncoding encoding = {};
 };
@@ -191,9 +192,10 @@ inline std::map<std::int64_t, Floats> run_attention(Backend& backend, const Atte
           rows.insert(rows.end(), part.begin(), part.end());
         }
         backend.write(rows, batch.tokens(), *qkv);
-        backend.rope_and_store(one.shape, how.rope, {layer, layer}, *qkv);
+        const CacheLayer place{layer, layer, how.key_scale, how.value_scale};
+        backend.rope_and_store(one.shape, how.rope, place, *qkv);
         if (layer == 1 && !poisoning)
-          backend.attention(one.shape, {layer, layer}, one.sliding_window, *qkv, how.encoding, *out);
+          backend.attention(one.shape, place, one.sliding_window, *qkv, how.encoding, *out);
       }
       if (poisoning) continue;
       const Floats values = read_all(backend, *out);

@@ -103,6 +103,32 @@ TEST_P(Attention, AgreesWithReferenceAfterRotation) {
   expect_conformance(true);
 }
 
+// Keys do not turn, so that all store the same codes; those are up to 1/16 larger than what they stand for.
+TEST_P(Attention, Float8CacheAgreesWithReference) {
+  const AttentionCase& one = GetParam();
+  AttentionRun how{.rope = still_rope(one.shape),
+                   .cache_dtype = DType::kF8E4M3,
+                   .key_scale = 0.013f,
+                   .value_scale = 0.03f};
+  const auto expected = run_attention(reference(), one, how);
+  std::map<bool, Tolerances> slack = attention_tolerances(one, false);
+  for (auto& [tiles, tolerances] : slack)
+    for (auto& [sequence, values] : tolerances)
+      for (double& value : values) value *= 17.0 / 16;
+  for_each_variant([&](const Variant& variant) {
+    if (variant.kind == "cuda") return;  // has no such cache yet
+    for (const std::int64_t block_size : {variant.backend->preferred_block_size(), std::int64_t{8}}) {
+      how.block_size = block_size;
+      const auto actual = run_attention(*variant.backend, one, how);
+      for (const auto& [sequence, values] : expected) {
+        const auto tolerance =
+            with_encoding(slack[variant.rounds_to_bf16()][sequence], variant, {}, values, columns());
+        ASSERT_TRUE(within(actual.at(sequence), values, tolerance, columns())) << "sequence " << sequence;
+      }
+    }
+  });
+}
+
 TEST_P(Attention, EncodesItsOutput) {
   for (const InputEncoding encoding :
        {InputEncoding{InputType::kInt8Token}, InputEncoding{InputType::kFp8Token},
@@ -122,21 +148,28 @@ TEST_P(Attention, RowsDoNotDependOnTheBatchOrThreads) {
   for (const auto& [sequence, length] : histories.lengths())
     for (std::int64_t done = 0; done < length; done += 11)
       pieces.steps.push_back({{sequence, std::min<std::int64_t>(11, length - done)}});
-  std::map<std::string, std::map<std::int64_t, Floats>> by_kind;
-  for_each_variant([&](const Variant& variant) {
-    AttentionRun how{.rope = turning_rope(alone.shape),
-                     .block_size = variant.backend->preferred_block_size()};
-    const auto outputs = run_attention(*variant.backend, GetParam(), how);
-    {
-      SCOPED_TRACE("with another number of threads");
-      expect_equal_outputs(outputs, by_kind.try_emplace(variant.kind, outputs).first->second, columns());
-    }
-    how.table_seed = 2;
-    SCOPED_TRACE("each sequence alone, in other blocks");
-    expect_equal_outputs(run_attention(*variant.backend, alone, how), outputs, columns());
-    SCOPED_TRACE("in chunks of 11");
-    expect_equal_outputs(run_attention(*variant.backend, pieces, how), outputs, columns());
-  });
+  for (const DType dtype : {DType::kBF16, DType::kF8E4M3}) {
+    SCOPED_TRACE(dtype_name(dtype));
+    std::map<std::string, std::map<std::int64_t, Floats>> by_kind;
+    for_each_variant([&](const Variant& variant) {
+      if (variant.kind == "cuda" && dtype == DType::kF8E4M3) return;  // has no such cache yet
+      AttentionRun how{.rope = turning_rope(alone.shape),
+                       .block_size = variant.backend->preferred_block_size(),
+                       .cache_dtype = dtype,
+                       .key_scale = 0.02f,
+                       .value_scale = 0.05f};
+      const auto outputs = run_attention(*variant.backend, GetParam(), how);
+      {
+        SCOPED_TRACE("with another number of threads");
+        expect_equal_outputs(outputs, by_kind.try_emplace(variant.kind, outputs).first->second, columns());
+      }
+      how.table_seed = 2;
+      SCOPED_TRACE("each sequence alone, in other blocks");
+      expect_equal_outputs(run_attention(*variant.backend, alone, how), outputs, columns());
+      SCOPED_TRACE("in chunks of 11");
+      expect_equal_outputs(run_attention(*variant.backend, pieces, how), outputs, columns());
+    });
+  }
 }
 
 TEST_P(Attention, AnyBlockSize) {

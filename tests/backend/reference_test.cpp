@@ -116,8 +116,12 @@ TEST(Reference, NormsTheSumAndPicksRows) {
 }
 
 // Rotation and attention with whole keys and values in a row, no cache and no blocks.
-Floats dense_attention(const AttentionCase& one, const RopeTable& rope, std::int64_t sequence,
-                       bool round_cache) {
+Floats dense_attention(const AttentionCase& one, const AttentionRun& how, std::int64_t sequence) {
+  const RopeTable& rope = how.rope;
+  const auto stored = [&](float value, float scale) {
+    if (how.cache_dtype == DType::kF8E4M3) return e4m3_to_float(float_to_e4m3(value / scale)) * scale;
+    return how.cache_dtype == DType::kBF16 ? round_to_bf16(value) : value;
+  };
   const AttentionShape& shape = one.shape;
   const Histories histories(one, 7);
   const std::int64_t length = histories.lengths().at(sequence), d = shape.head_dim, half = d / 2;
@@ -139,7 +143,9 @@ Floats dense_attention(const AttentionCase& one, const RopeTable& rope, std::int
           y = static_cast<float>(x * s + y * c);
           x = static_cast<float>(turned);
         }
-        if (h >= shape.num_heads && round_cache) x = round_to_bf16(x), y = round_to_bf16(y);
+        if (h < shape.num_heads) continue;
+        const float scale = h < values ? how.key_scale : how.value_scale;
+        x = stored(x, scale), y = stored(y, scale);
       }
   for (std::int64_t p = 0; p < length; ++p)
     for (std::int64_t h = 0; h < shape.num_heads; ++h) {
@@ -163,12 +169,15 @@ Floats dense_attention(const AttentionCase& one, const RopeTable& rope, std::int
 
 TEST(Reference, AttentionReadsThroughTheBlockTables) {
   for (const AttentionCase& one : attention_cases())
-    for (const DType dtype : {DType::kBF16, DType::kF32}) {
+    for (const DType dtype : {DType::kBF16, DType::kF32, DType::kF8E4M3}) {
       SCOPED_TRACE(testing::Message() << one.name << ", cache " << dtype_name(dtype));
-      const RopeTable rope = turning_rope(one.shape, 1.1f);
-      const auto actual = run_attention(reference(), one, {.rope = rope, .cache_dtype = dtype});
+      const AttentionRun how{.rope = turning_rope(one.shape, 1.1f),
+                             .cache_dtype = dtype,
+                             .key_scale = 0.02f,
+                             .value_scale = 0.05f};
+      const auto actual = run_attention(reference(), one, how);
       for (const auto& [sequence, values] : actual) {
-        const Floats expected = dense_attention(one, rope, sequence, dtype == DType::kBF16);
+        const Floats expected = dense_attention(one, how, sequence);
         const std::vector<double> tolerance(expected.size(), 8 * kUnit);
         ASSERT_TRUE(within(values, expected, tolerance, one.shape.num_heads * one.shape.head_dim));
       }
@@ -197,7 +206,7 @@ TEST(Reference, HessianAddsTwiceTheOuterProduct) {
 }
 
 TEST(Reference, KvCacheHoldsOnlyWhatItSays) {
-  EXPECT_ANY_THROW(reference().make_kv_cache({1, 1, 16, 1, 64, DType::kF8E4M3}));
+  EXPECT_ANY_THROW(reference().make_kv_cache({1, 1, 16, 1, 64, DType::kI8}));
 }
 
 }  // namespace

@@ -52,7 +52,7 @@ TEST(KvLayout, GroupsLayersOfOneKind) {
     ASSERT_EQ(layout.layers.size(), one.sliding_window.size());
     std::set<std::pair<std::int64_t, std::int64_t>> places;
     for (std::size_t layer = 0; layer < layout.layers.size(); ++layer) {
-      const auto [group, slot] = layout.layers[layer];
+      const std::int64_t group = layout.layers[layer].group, slot = layout.layers[layer].slot;
       EXPECT_TRUE(places.emplace(group, slot).second) << "layer " << layer;
       EXPECT_LT(slot, one.slots);
       EXPECT_EQ(groups.at(static_cast<std::size_t>(group)), one.sliding_window[layer]) << "layer " << layer;

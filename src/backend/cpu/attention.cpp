@@ -6,6 +6,7 @@
 #include <limits>
 #include <numbers>
 
+#include "backend/cpu/simd.h"
 #include "base/check.h"
 
 namespace bise {
@@ -44,6 +45,7 @@ void Attention::begin_step(const Batch& batch, CpuKvCache& cache) {
 void Attention::list_tiles(const AttentionShape& shape, CacheLayer layer, std::int64_t sliding_window,
                            const float* qkv, float* out) {
   const std::int64_t group = shape.num_heads / shape.num_kv_heads;
+  const bool scaled = cache_->shape().dtype == DType::kF8E4M3;
   tiles_.clear();
   for (std::int64_t s = 0; s < batch_.sequences(); ++s) {
     const auto at = static_cast<std::size_t>(s);
@@ -58,6 +60,7 @@ void Attention::list_tiles(const AttentionShape& shape, CacheLayer layer, std::i
       tile.group = group;
       tile.head_dim = shape.head_dim;
       tile.first_position = batch_.context_lengths[at] - tokens;
+      tile.value_scale = scaled ? layer.value_scale / kLoadedE4M3 : 1;
       tile.window = sliding_window > 0 ? sliding_window : std::numeric_limits<std::int64_t>::max();
       const CachedKeys keys{cache_->keys(layer.slot, head), cache_->values(layer.slot, head),
                             cache_->block_bytes(),          batch_.blocks(s, layer.group).data(),
@@ -130,7 +133,8 @@ void Attention::run_split(float scale) {
 
 void Attention::run(const AttentionShape& shape, CacheLayer layer, std::int64_t sliding_window,
                     const float* qkv, float* out) {
-  const float scale = std::numbers::log2e_v<float> / std::sqrt(static_cast<float>(shape.head_dim));
+  float scale = std::numbers::log2e_v<float> / std::sqrt(static_cast<float>(shape.head_dim));
+  if (cache_->shape().dtype == DType::kF8E4M3) scale *= layer.key_scale / kLoadedE4M3;
   list_tiles(shape, layer, sliding_window, qkv, out);
   const auto tiles = static_cast<std::int64_t>(tiles_.size());
   std::int64_t keys = 0;

@@ -33,6 +33,7 @@ struct QueryTile {
   std::int64_t first_column, columns;
   std::int64_t first_position;  // of the sequence's first token of this step
   std::int64_t window;          // positions (p - window, p] are visible at p; the largest int64 for all
+  float value_scale;            // of the cached values
 
   const float* query(std::int64_t column) const {
     const std::int64_t c = first_column + column;

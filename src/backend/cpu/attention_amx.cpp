@@ -9,6 +9,9 @@
 //
 // Q and P are bfloat16, sums float32. Keys are taken in steps of kStepKeys absolute positions; hidden keys
 // have weight 0 and change nothing, so a column's result does not depend on the columns beside it.
+//
+// A cache of e4m3 has the same layout with half the bytes; a step's keys and values are widened to bfloat16
+// (exactly, times kLoadedE4M3) beside the scores before they are multiplied.
 
 // g++ 12's own headers leave the operand of masked intrinsics uninitialized.
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -49,6 +52,7 @@ __m512 weight_of(__m512 x) {
 struct Workspace {
   float* queries;  // [tiles][dim_tiles] B tiles
   float* scores;   // [tiles][kStepKeys][kLanes]; then the weights [tiles][groups] as B tiles in their place
+  float* widened;  // of an e4m3 cache: [groups][32][dim_tiles * 32] keys, then [groups][head_dim][32] values
   float *maximum, *sum;              // [kMaxColumns]
   float* values;                     // [tiles][head_dim][kLanes]
   std::int64_t head_dim, dim_tiles;  // dim_tiles of 32
@@ -56,6 +60,7 @@ struct Workspace {
   Workspace(std::int64_t head_dim, float* scratch, float* state)
       : queries(scratch),
         scores(scratch + kMaxTiles * ((head_dim + 31) / 32) * kTileFloats),
+        widened(scores + kMaxTiles * kStepKeys * kLanes),
         maximum(state),
         sum(state + kMaxColumns),
         values(state + 2 * kMaxColumns),
@@ -79,18 +84,46 @@ struct Keys {
   std::int64_t key_stride, value_stride;  // bytes
 };
 
-Keys keys_of_step(const CachedKeys& cached, std::int64_t begin, std::int64_t end) {
+// `bytes` of an element of the cache.
+Keys keys_of_step(const CachedKeys& cached, std::int64_t bytes, std::int64_t begin, std::int64_t end) {
   Keys step{};
   step.first_key = begin / kGroupKeys * kGroupKeys;
   step.groups = (end - step.first_key + kGroupKeys - 1) / kGroupKeys;
-  step.key_stride = cached.dim_stride * 2;
-  step.value_stride = cached.block_size * 2;
+  step.key_stride = cached.dim_stride * bytes;
+  step.value_stride = cached.block_size * bytes;
   for (std::int64_t g = 0; g < step.groups; ++g) {
     const std::int64_t key = step.first_key + g * kGroupKeys, slot = key % cached.block_size;
     step.keys[g] = cached.block_keys(key / cached.block_size) + slot * step.key_stride;
-    step.values[g] = cached.block_values(key / cached.block_size) + slot * 2;
+    step.values[g] = cached.block_values(key / cached.block_size) + slot * bytes;
   }
   return step;
+}
+
+// 32 codes to bfloat16: the sign to the top, exponent and fraction to where a half float has them.
+void widen(const std::byte* codes, std::byte* out) {
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+  const __m512i moved = _mm512_srai_epi16(_mm512_slli_epi16(_mm512_cvtepu8_epi16(bytes), 8), 1);
+  const __m512i half = _mm512_and_si512(moved, _mm512_set1_epi16(static_cast<short>(0xbf80)));
+  const __m512 low = _mm512_cvtph_ps(_mm512_castsi512_si256(half));
+  const __m512 high = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(half, 1));
+  _mm512_store_si512(out, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+}
+
+// Lets `step` point at bfloat16 copies of its keys and values.
+void widen_step(const CachedKeys& cached, const Workspace& work, Keys& step) {
+  const std::int64_t dims = work.dim_tiles * 32;
+  auto* out = reinterpret_cast<std::byte*>(work.widened);
+  for (std::int64_t g = 0; g < step.groups; ++g) {
+    const std::byte* keys = step.keys[g];
+    step.keys[g] = out;
+    for (std::int64_t key = 0; key < kGroupKeys; ++key)
+      for (std::int64_t d = 0; d < dims; d += 32, out += 64) widen(keys + key * cached.dim_stride + d, out);
+    const std::byte* values = step.values[g];
+    step.values[g] = out;
+    for (std::int64_t d = 0; d < work.head_dim; ++d, out += 64) widen(values + d * cached.block_size, out);
+  }
+  step.key_stride = dims * 2;
+  step.value_stride = kGroupKeys * 2;
 }
 
 // scores = K Q^T. Tiles: 0-3 results [half of the group][query tile], 4-5 keys, 6-7 queries.
@@ -245,13 +278,14 @@ void soften(const Visibility& visible, const Keys& step, const Workspace& work, 
   _mm512_store_ps(sum, _mm512_add_ps(_mm512_load_ps(sum), _mm512_add_ps(even_sum, odd_sum)));
 }
 
-template <int kTiles>
+template <int kTiles, bool kFloat8>
 void attend_steps(const QueryTile& tile, const CachedKeys& cached, std::int64_t begin, std::int64_t end,
                   const Workspace& work) {
   const Visibility first(tile, 0), second(tile, (kTiles - 1) * kLanes);
   while (begin < end) {
     const std::int64_t step_end = std::min(end, begin / kStepKeys * kStepKeys + kStepKeys);
-    const Keys step = keys_of_step(cached, begin, step_end);
+    Keys step = keys_of_step(cached, kFloat8 ? 1 : 2, begin, step_end);
+    if constexpr (kFloat8) widen_step(cached, work, step);
     multiply_keys<kTiles>(step, work);
     soften(first, step, work, 0);
     if constexpr (kTiles == 2) soften(second, step, work, 1);
@@ -260,6 +294,7 @@ void attend_steps(const QueryTile& tile, const CachedKeys& cached, std::int64_t 
   }
 }
 
+template <bool kFloat8>
 class TileAttention final : public AttentionKernel {
  public:
   TileAttention() {
@@ -268,7 +303,9 @@ class TileAttention final : public AttentionKernel {
 
   std::int64_t max_columns() const override { return kMaxColumns; }
   std::int64_t scratch_floats(const KvCacheShape& cache) const override {
-    return kMaxTiles * ((cache.head_dim + 31) / 32 * kTileFloats + kStepKeys * kLanes);
+    const std::int64_t dim_tiles = (cache.head_dim + 31) / 32;
+    const std::int64_t widened = kStepKeys * (dim_tiles * 32 + cache.head_dim) / 2;
+    return kMaxTiles * (dim_tiles * kTileFloats + kStepKeys * kLanes) + (kFloat8 ? widened : 0);
   }
   std::int64_t state_floats(const KvCacheShape& cache) const override {
     return kMaxColumns * (2 + cache.head_dim);
@@ -311,9 +348,9 @@ class TileAttention final : public AttentionKernel {
     const Workspace work(tile.head_dim, scratch, state);
     load_tile_config(config_);
     if (used_tiles(tile) == 1) {
-      attend_steps<1>(tile, keys, begin, end, work);
+      attend_steps<1, kFloat8>(tile, keys, begin, end, work);
     } else {
-      attend_steps<2>(tile, keys, begin, end, work);
+      attend_steps<2, kFloat8>(tile, keys, begin, end, work);
     }
     release_tiles();
   }
@@ -334,7 +371,8 @@ class TileAttention final : public AttentionKernel {
 
   void finish(const QueryTile& tile, const float* total) const override {
     for (std::int64_t first = 0; first < tile.columns; first += kLanes) {
-      const __m512 inverse = _mm512_div_ps(_mm512_set1_ps(1.0f), _mm512_load_ps(total + kMaxColumns + first));
+      const __m512 inverse =
+          _mm512_div_ps(_mm512_set1_ps(tile.value_scale), _mm512_load_ps(total + kMaxColumns + first));
       const std::int64_t columns = std::min(kLanes, tile.columns - first);
       const float* values = total + 2 * kMaxColumns + first * tile.head_dim;
       float* results[kLanes];
@@ -363,8 +401,9 @@ class TileAttention final : public AttentionKernel {
 
 }  // namespace
 
-std::unique_ptr<AttentionKernel> make_tile_attention() {
-  return std::make_unique<TileAttention>();
+std::unique_ptr<AttentionKernel> make_tile_attention(DType dtype) {
+  if (dtype == DType::kF8E4M3) return std::make_unique<TileAttention<true>>();
+  return std::make_unique<TileAttention<false>>();
 }
 
 }  // namespace bise

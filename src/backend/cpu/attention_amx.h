@@ -7,6 +7,7 @@
 
 namespace bise {
 
-std::unique_ptr<AttentionKernel> make_tile_attention();
+// For a cache of kBF16 or kF8E4M3.
+std::unique_ptr<AttentionKernel> make_tile_attention(DType dtype);
 
 }  // namespace bise

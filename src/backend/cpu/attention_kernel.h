@@ -80,7 +80,7 @@ class VectorAttention final : public AttentionKernel {
 
   void finish(const QueryTile& tile, const float* total) const override {
     for (std::int64_t c = 0; c < tile.columns; ++c) {
-      const Vec inverse = Simd::set(1.0f / total[kColumns + c]);
+      const Vec inverse = Simd::set(tile.value_scale / total[kColumns + c]);
       for (std::int64_t d = 0; d < tile.head_dim; d += Simd::kWidth)
         Simd::store(tile.result(c) + d,
                     Simd::mul(Simd::load(values_of(total, c, tile.head_dim) + d), inverse));

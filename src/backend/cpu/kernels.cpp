@@ -17,11 +17,11 @@ const RowKernels& row_kernels(Isa isa) {
 }
 
 bool has_tile_attention(Isa isa, const KvCacheShape& cache) {
-  return isa == Isa::kAmx && cache.dtype == DType::kBF16 && cache.block_size % 32 == 0;
+  return isa == Isa::kAmx && cache.dtype != DType::kF32 && cache.block_size % 32 == 0;
 }
 
 std::unique_ptr<AttentionKernel> make_attention_kernel(Isa isa, BlockLayout layout, DType dtype) {
-  if (layout == BlockLayout::kTiles) return make_tile_attention();
+  if (layout == BlockLayout::kTiles) return make_tile_attention(dtype);
   return row_kernels(isa).make_attention(dtype);
 }
 

@@ -21,6 +21,8 @@ struct RowKernels {
   // Conversions of n values; n is a multiple of 16 for the first.
   void (*to_bf16)(const float* in, bf16* out, std::int64_t n);
   void (*from_bf16)(const bf16* in, float* out, std::int64_t n);
+  // out = e4m3(in / scale), saturated
+  void (*to_e4m3)(const float* in, float scale, e4m3* out, std::int64_t n);
   // hessian_kernel.h
   void (*add_syrk_tile)(const float* x, std::int64_t stride, std::int64_t rows, std::int64_t first_row,
                         std::int64_t first_column, std::int64_t columns, float* hessian);

@@ -17,9 +17,9 @@ std::int64_t round_up(std::int64_t value, std::int64_t step) {
 // Throws unless the attention kernels can work with `shape`; returns it.
 const KvCacheShape& checked(const KvCacheShape& shape) {
   check(shape.layers >= 0 && shape.num_blocks >= 0 && shape.num_kv_heads > 0, "a cache has a size");
-  if (shape.dtype != DType::kBF16 && shape.dtype != DType::kF32)
+  if (shape.dtype != DType::kBF16 && shape.dtype != DType::kF32 && shape.dtype != DType::kF8E4M3)
     throw Error("the cpu backend has no KV cache of this type")
-        .expected("BF16 or F32")
+        .expected("BF16, F32 or F8_E4M3")
         .got(std::string(dtype_name(shape.dtype)));
   if (shape.head_dim < kDimStep || shape.head_dim > kMaxHeadDim || shape.head_dim % kDimStep != 0)
     throw Error("the cpu backend's attention does not know this head_dim")
@@ -41,8 +41,8 @@ CpuKvCache::CpuKvCache(const KvCacheShape& shape, BlockLayout layout)
       slot_stride_(round_up(shape.block_size, 16)) {
   const auto element = static_cast<std::int64_t>(dtype_size(shape.dtype));
   const bool tiles = layout == BlockLayout::kTiles;
-  check(!tiles || (shape.dtype == DType::kBF16 && shape.block_size % 32 == 0),
-        "tiles are bf16, 32 keys each");
+  check(!tiles || (shape.dtype != DType::kF32 && shape.block_size % 32 == 0),
+        "tiles are bf16 or e4m3, 32 keys each");
   // Every matrix starts on a cache line.
   key_bytes_ =
       round_up((tiles ? shape.block_size * dim_stride_ : shape.head_dim * slot_stride_) * element, 64);

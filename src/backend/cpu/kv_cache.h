@@ -1,9 +1,10 @@
 // The CPU backend's paged KV cache. One layer of one block holds, for every kv head, a matrix of keys and a
 // matrix of values in one of two layouts, as the attention kernel reads them:
 //
-//   kTiles     keys [block_size][dim_stride], values [head_dim][block_size]: rows of AMX's A tiles. bf16.
-//   kVectors   keys [head_dim][slot_stride], values [block_size][head_dim]: rows of vectors over keys and
-//              over dimensions. bf16 or f32.
+//   kTiles     keys [block_size][dim_stride], values [head_dim][block_size]: rows of AMX's A tiles. bf16 or
+//   e4m3. kVectors   keys [head_dim][slot_stride], values [block_size][head_dim]: rows of vectors over keys
+//   and
+//              over dimensions. bf16, f32 or e4m3.
 //
 // dim_stride is head_dim rounded up to 32 and slot_stride block_size rounded up to 16; the filling is zero.
 // Threads: different (block, head) pairs may be written by different threads.

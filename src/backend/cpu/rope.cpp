@@ -98,19 +98,26 @@ void Rope::store(const AttentionShape& shape, CacheLayer layer, const Run& run, 
   const std::int64_t head_dim = shape.head_dim;
   const bool tiles = cache_->layout() == BlockLayout::kTiles;
   alignas(64) bf16 rounded[kMaxHeadDim];
+  alignas(64) e4m3 codes[kMaxHeadDim];
   // A matrix with a row per slot, and one with a column per slot.
-  const auto store_row = [&](const float* head, std::byte* matrix, std::int64_t stride, std::int64_t slot) {
+  const auto store_row = [&](const float* head, std::byte* matrix, std::int64_t stride, std::int64_t slot,
+                             float scale) {
     if (cache.dtype == DType::kBF16) {
       kernels_.to_bf16(head, reinterpret_cast<bf16*>(matrix) + slot * stride, head_dim);
+    } else if (cache.dtype == DType::kF8E4M3) {
+      kernels_.to_e4m3(head, scale, reinterpret_cast<e4m3*>(matrix) + slot * stride, head_dim);
     } else {
       std::copy_n(head, head_dim, reinterpret_cast<float*>(matrix) + slot * stride);
     }
   };
-  const auto store_column = [&](const float* head, std::byte* matrix, std::int64_t stride,
-                                std::int64_t slot) {
+  const auto store_column = [&](const float* head, std::byte* matrix, std::int64_t stride, std::int64_t slot,
+                                float scale) {
     if (cache.dtype == DType::kBF16) {
       kernels_.to_bf16(head, rounded, head_dim);
       scatter(rounded, head_dim, stride, reinterpret_cast<bf16*>(matrix) + slot);
+    } else if (cache.dtype == DType::kF8E4M3) {
+      kernels_.to_e4m3(head, scale, codes, head_dim);
+      scatter(codes, head_dim, stride, reinterpret_cast<e4m3*>(matrix) + slot);
     } else {
       scatter(head, head_dim, stride, reinterpret_cast<float*>(matrix) + slot);
     }
@@ -121,19 +128,20 @@ void Rope::store(const AttentionShape& shape, CacheLayer layer, const Run& run, 
     std::byte* values = cache_->values(layer.slot, h) + block * cache_->block_bytes();
     const float* key = qkv + run.first_token * shape.qkv_columns() + (shape.num_heads + h) * head_dim;
     const float* value = key + shape.num_kv_heads * head_dim;
-    // The first token of a tile of values clears the slots after it of what another sequence left there.
-    const bool fresh_tile = tiles && first_slot % kRunPositions == 0;
+    // The first token of a tile of values clears the slots after it of what another sequence left there: an
+    // infinite value would not vanish with its weight. Codes of e4m3 read as finite values.
+    const bool fresh_tile = tiles && cache.dtype == DType::kBF16 && first_slot % kRunPositions == 0;
     if (fresh_tile)
       store_value_tile(value, shape.qkv_columns(), run.tokens, head_dim, cache.block_size,
                        reinterpret_cast<bf16*>(values) + first_slot);
     for (std::int64_t t = 0; t < run.tokens; ++t) {
       const std::int64_t slot = first_slot + t, row = t * shape.qkv_columns();
       if (tiles) {
-        store_row(key + row, keys, cache_->dim_stride(), slot);
-        if (!fresh_tile) store_column(value + row, values, cache.block_size, slot);
+        store_row(key + row, keys, cache_->dim_stride(), slot, layer.key_scale);
+        if (!fresh_tile) store_column(value + row, values, cache.block_size, slot, layer.value_scale);
       } else {
-        store_column(key + row, keys, cache_->slot_stride(), slot);
-        store_row(value + row, values, head_dim, slot);
+        store_column(key + row, keys, cache_->slot_stride(), slot, layer.key_scale);
+        store_row(value + row, values, head_dim, slot, layer.value_scale);
       }
     }
   }

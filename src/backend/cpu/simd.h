@@ -4,6 +4,7 @@
 //
 //   kTileRows, kTileVectors   the accumulators that its registers hold beside what a product reads
 //   load / store        kWidth floats, or bfloat16 widened and rounded to nearest even
+//   load of e4m3        the values times kLoadedE4M3 (its exponent's bias stays that of a half float)
 //   *_first(p, n)       the first n lanes only (n <= kWidth); the others read as 0
 //   fma(a, b, c)        a * b + c, fused where the instruction set has it
 //   sum, max_lane       over the lanes, in a fixed order
@@ -13,6 +14,7 @@
 namespace bise {
 
 constexpr float kSmallestExponent = -126.0f;
+constexpr float kLoadedE4M3 = 0x1p-8f;
 
 // 2^r for r in [0, 1): a minimax polynomial of relative error 8e-8, fixed to 1 at r = 0.
 template <class Simd>

@@ -25,6 +25,12 @@ struct SimdAvx2 {
     const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
   }
+  // The sign to the top, exponent and fraction to where a half float has them.
+  static Vec load(const e4m3* p) {
+    const __m128i high = _mm_unpacklo_epi8(_mm_setzero_si128(), _mm_loadl_epi64((const __m128i*)p));
+    return _mm256_cvtph_ps(
+        _mm_and_si128(_mm_srai_epi16(high, 1), _mm_set1_epi16(static_cast<short>(0xbf80))));
+  }
   static Vec load_first(const float* p, std::int64_t n) { return _mm256_maskload_ps(p, first_lanes(n)); }
   static void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
   static void store(bf16* p, Vec v) {

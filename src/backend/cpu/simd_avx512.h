@@ -23,6 +23,12 @@ struct SimdAvx512 {
     const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
   }
+  // The sign to the top, exponent and fraction to where a half float has them.
+  static Vec load(const e4m3* p) {
+    const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    const __m256i half = _mm256_srai_epi16(_mm256_slli_epi16(wide, 8), 1);
+    return _mm512_cvtph_ps(_mm256_and_si256(half, _mm256_set1_epi16(static_cast<short>(0xbf80))));
+  }
   static Vec load_first(const float* p, std::int64_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
   static void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
   // The bfloat16 nearest to each lane, in its upper 16 bits.

@@ -16,6 +16,7 @@ struct SimdScalar {
   static Vec set(float value) { return value; }
   static Vec load(const float* p) { return *p; }
   static Vec load(const bf16* p) { return bf16_to_float(*p); }
+  static Vec load(const e4m3* p) { return e4m3_to_float(*p) * kLoadedE4M3; }
   static Vec load_first(const float* p, std::int64_t) { return *p; }
   static void store(float* p, Vec v) { *p = v; }
   static void store(bf16* p, Vec v) { *p = float_to_bf16(v); }

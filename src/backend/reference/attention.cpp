@@ -22,9 +22,11 @@ void rotate(std::span<float> head, const RopeTable& rope, std::int32_t position)
   }
 }
 
-void store(std::span<const float> head, DType dtype, float* out) {
-  std::transform(head.begin(), head.end(), out,
-                 [dtype](float value) { return dtype == DType::kBF16 ? round_to_bf16(value) : value; });
+void store(std::span<const float> head, DType dtype, float scale, float* out) {
+  std::transform(head.begin(), head.end(), out, [&](float value) {
+    if (dtype == DType::kF8E4M3) return e4m3_to_float(float_to_e4m3(value / scale));
+    return dtype == DType::kBF16 ? round_to_bf16(value) : value;
+  });
 }
 
 double dot(std::span<const float> x, const float* y) {
@@ -81,8 +83,10 @@ void ReferenceBackend::rope_and_store(const AttentionShape& shape, const RopeTab
         const std::size_t offset = cache_->offset(layer.slot, slot.block, slot.slot, head);
         const auto key = static_cast<std::size_t>(shape.num_heads + head) * head_dim;
         const auto value = static_cast<std::size_t>(shape.num_heads + shape.num_kv_heads + head) * head_dim;
-        store(row.subspan(key, head_dim), cache_->shape().dtype, cache_->keys.data() + offset);
-        store(row.subspan(value, head_dim), cache_->shape().dtype, cache_->values.data() + offset);
+        store(row.subspan(key, head_dim), cache_->shape().dtype, layer.key_scale,
+              cache_->keys.data() + offset);
+        store(row.subspan(value, head_dim), cache_->shape().dtype, layer.value_scale,
+              cache_->values.data() + offset);
       }
     }
   }
@@ -97,7 +101,9 @@ void ReferenceBackend::attention(const AttentionShape& shape, CacheLayer layer, 
   auto& encoded = dynamic_cast<ReferenceLinearInput&>(out);
   encoded.resize(batch_.tokens(), encoding.type);
   const auto head_dim = static_cast<std::size_t>(shape.head_dim);
-  const double scale = 1.0 / std::sqrt(static_cast<double>(shape.head_dim));
+  const bool scaled = cache_->shape().dtype == DType::kF8E4M3;
+  const double key_scale = scaled ? layer.key_scale : 1, value_scale = scaled ? layer.value_scale : 1;
+  const double scale = key_scale / std::sqrt(static_cast<double>(shape.head_dim));
   std::vector<float> row(static_cast<std::size_t>(out.columns()));
   for (std::int64_t s = 0; s < batch_.sequences(); ++s) {
     for (std::int64_t t = batch_.query_starts[static_cast<std::size_t>(s)];
@@ -121,7 +127,7 @@ void ReferenceBackend::attention(const AttentionShape& shape, CacheLayer layer, 
           double sum = 0;
           for (std::size_t i = 0; i < offsets.size(); ++i)
             sum += weights[i] * static_cast<double>(cache_->values[offsets[i] + d]);
-          row[column + d] = static_cast<float>(sum);
+          row[column + d] = static_cast<float>(sum * value_scale);
         }
       }
       encoded.encode_row(t, row, encoding);

@@ -65,9 +65,9 @@ std::unique_ptr<LinearInput> ReferenceBackend::make_linear_input(std::int64_t ma
 }
 
 std::unique_ptr<KvCache> ReferenceBackend::make_kv_cache(const KvCacheShape& shape) {
-  if (shape.dtype != DType::kBF16 && shape.dtype != DType::kF32)
+  if (shape.dtype != DType::kBF16 && shape.dtype != DType::kF32 && shape.dtype != DType::kF8E4M3)
     throw Error("the reference backend has no KV cache of this type")
-        .expected("BF16 or F32")
+        .expected("BF16, F32 or F8_E4M3")
         .got(std::string(dtype_name(shape.dtype)));
   return std::make_unique<ReferenceKvCache>(shape);
 }

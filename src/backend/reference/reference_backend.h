@@ -54,7 +54,8 @@ struct ReferenceKvCache final : KvCache {
   // Where the head_dim values of (layer, block, slot, head) start.
   std::size_t offset(std::int64_t layer, std::int64_t block, std::int64_t slot, std::int64_t head) const;
 
-  // [layers, num_blocks, block_size, num_kv_heads, head_dim], rounded to the cache's dtype when written.
+  // [layers, num_blocks, block_size, num_kv_heads, head_dim], rounded to the cache's dtype when written; of
+  // kF8E4M3 the codes' values, without the layer's scale.
   std::vector<float> keys, values;
 };
 
