@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "backend/check_batch.h"
 #include "backend/cpu/bandwidth.h"
+#include "backend/cpu/row_share.h"
 #include "base/check.h"
 #include "base/error.h"
 #include "tensor/float_types.h"
@@ -101,6 +103,13 @@ void CpuBackend::for_rows(std::int64_t rows, const Body& body) {
     for (std::int64_t row = begin; row < end; ++row) body(row, thread);
   };
   if (rows <= kSerialRows) return range(0, rows, 0);
+  if (rows_are_shared(rows, pool_.threads())) {
+    const auto share = [&](int thread) {
+      const RowShare mine = share_of_rows(rows, thread, pool_.threads());
+      range(mine.begin, mine.end, thread);
+    };
+    return pool_.run(std::ref(share));
+  }
   pool_.parallel_for(rows, kRowGrain, range);
 }
 

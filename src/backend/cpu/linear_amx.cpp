@@ -1,4 +1,5 @@
-// Linear layers on AMX tiles. The product is computed transposed, C = W X^T: 16 rows of the weight are a tile
+// Linear layers on AMX tiles; many_rows_amx.cpp has many rows times weights whose tiles lie in the file.
+// The product is computed transposed, C = W X^T: 16 rows of the weight are a tile
 // as they lie in memory, and for one row of X the other factor is X as it lies in memory, so that decoding
 // streams the mapped weights straight into tiles. Several rows of X are packed once into tiles of 16 rows.
 //
@@ -23,6 +24,7 @@
 #include "backend/cpu/linear_kernels.h"
 #include "backend/cpu/linear_scratch.h"
 #include "backend/cpu/linear_weight.h"
+#include "backend/cpu/many_rows_amx.h"
 #include "backend/cpu/one_row_amx.h"
 #include "backend/cpu/unpack_amx.h"
 #include "base/check.h"
@@ -587,11 +589,13 @@ void AmxProduct::Worker::multiply_unit(const Unit& unit, std::int64_t block, std
 
 void amx_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
                 const CpuLinearWeight& weight, CpuMatrix& out) {
+  if (suits_amx_many_rows(in, weight)) return amx_many_rows(pool, buffers, in, weight, &out, nullptr);
   run_linear<AmxProduct>(pool, buffers, in, weight, out);
 }
 
 void amx_gated_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
                       const CpuLinearWeight& gate_up, CpuLinearInput& out) {
+  if (suits_amx_many_rows(in, gate_up)) return amx_many_rows(pool, buffers, in, gate_up, nullptr, &out);
   run_gated<AmxProduct>(pool, buffers, in, gate_up, out);
 }
 

@@ -157,7 +157,7 @@ CpuLinearInput::CpuLinearInput(std::int64_t max_rows, std::int64_t columns, Isa 
       scales_(max_rows),
       code_sums_(max_rows),
       packing_space_(allocate_aligned(static_cast<std::size_t>(packed_rows_ * round_up(columns, 2048) * 4))),
-      staging_(std::min(max_rows, kChunkRows) * columns) {}
+      staging_(max_rows * columns) {}
 
 void CpuLinearInput::begin(std::int64_t rows, InputEncoding encoding) {
   check(rows >= 0 && rows <= max_rows_, "the rows fit the linear input");

@@ -50,12 +50,12 @@ class CpuLinearInput final : public LinearInput {
   std::int64_t packed_rows() const { return packed_rows_; }
   std::byte* packing_space() const { return packing_space_.get(); }
 
-  // gated_linear writes a row in pieces: as bf16 where bf16_row is not null, else as float32 to staging (for
-  // at most kChunkRows rows at a time); then end_row completes the encoding.
+  // gated_linear writes a row in pieces: as bf16 where bf16_row is not null, else as float32 to staging; then
+  // end_row completes the encoding.
   bf16* bf16_row(std::int64_t row) {
     return isa_ == Isa::kAmx && type_ == InputType::kNone ? reinterpret_cast<bf16*>(row_data(row)) : nullptr;
   }
-  float* staging(std::int64_t row) { return staging_.data() + row % kChunkRows * columns_; }
+  float* staging(std::int64_t row) { return staging_.data() + row * columns_; }
   void end_row(std::int64_t row);
 
  private:

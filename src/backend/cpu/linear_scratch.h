@@ -40,11 +40,12 @@ class SpinBarrier {
 };
 
 struct LinearScratch::Buffers {
-  static constexpr std::int64_t kPanelBytes = 64 << 10;  // 32 rows of widened weights
+  static constexpr std::int64_t kPanelBytes = 80 << 10;   // two times 32 rows of widened weights
+  static constexpr std::int64_t kPackedBytes = 16 << 20;  // input rows as tiles; mostly untouched
   static constexpr std::int64_t kProducts = 4 * 256;  // floats of a unit's products with 32 rows of the input
 
   struct PerThread {
-    AlignedBuffer<std::byte> panel{kPanelBytes};
+    AlignedBuffer<std::byte> panel{kPanelBytes}, packed{kPackedBytes};
     AlignedBuffer<float> products{(CpuLinearInput::kChunkRows / 32 + 1) * kProducts};
     AlignedBuffer<float> sums{CpuLinearInput::kChunkRows *
                               32};  // gate and up of 16 columns for a chunk's rows
