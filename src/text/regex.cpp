@@ -97,25 +97,47 @@ Regex::~Regex() = default;
 Regex::Regex(Regex&&) noexcept = default;
 Regex& Regex::operator=(Regex&&) noexcept = default;
 
-std::optional<TextRange> Regex::find(std::string_view text, std::size_t from, RegexScratch& scratch) const {
+int Regex::search(std::string_view text, std::size_t from, RegexScratch& scratch, void* data) const {
   RegexScratch::State& state = *scratch.state_;
-  const auto search = [&] {
+  auto* match = static_cast<pcre2_match_data*>(data);
+  const auto run = [&] {
     return pcre2_match(code_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), from,
-                       PCRE2_NO_UTF_CHECK, state.data, state.context);
+                       PCRE2_NO_UTF_CHECK, match, state.context);
   };
-  int result = search();
+  int result = run();
   if (result == PCRE2_ERROR_JIT_STACKLIMIT && !state.stack) {
     state.stack = pcre2_jit_stack_create(kSmallStack, kLargestStack, nullptr);
     pcre2_jit_stack_assign(state.context, nullptr, state.stack);
-    result = search();
+    result = run();
   }
-  if (result == PCRE2_ERROR_NOMATCH) return std::nullopt;
-  // 0 means that there were more groups than the match data keeps; the whole match is there.
+  if (result == PCRE2_ERROR_NOMATCH) return 0;
   if (result < 0) throw Error("cannot split the text: {}", message_of(result)).at(code_->where);
-  const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(state.data);
+  const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(match);
   // \K in a lookahead can put the start after the end.
   if (ends[0] > ends[1]) throw Error("the pattern matches backwards").at(code_->where);
+  // pcre2 gives 0 where there are more groups than the match data keeps; the whole match is there.
+  return result == 0 ? 1 : result;
+}
+
+std::optional<TextRange> Regex::find(std::string_view text, std::size_t from, RegexScratch& scratch) const {
+  pcre2_match_data* data = scratch.state_->data;
+  if (search(text, from, scratch, data) == 0) return std::nullopt;
+  const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(data);
   return TextRange{ends[0], ends[1]};
+}
+
+bool Regex::find_groups(std::string_view text, std::size_t from, RegexScratch& scratch,
+                        std::vector<TextRange>& groups) const {
+  const std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> data(
+      pcre2_match_data_create_from_pattern(code_->code, nullptr), pcre2_match_data_free);
+  if (!data) throw std::bad_alloc();
+  const auto pairs = static_cast<std::size_t>(search(text, from, scratch, data.get()));
+  if (pairs == 0) return false;
+  const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(data.get());
+  groups.assign(pcre2_get_ovector_count(data.get()), TextRange{});
+  for (std::size_t i = 0; i < pairs; ++i)
+    if (ends[2 * i] != PCRE2_UNSET) groups[i] = {ends[2 * i], ends[2 * i + 1]};
+  return true;
 }
 
 }  // namespace bise

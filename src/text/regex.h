@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace bise {
 
@@ -41,9 +42,15 @@ class Regex {
   // The leftmost match that starts at `from` or after. `text` must be valid UTF-8 and `from` the start of a
   // character. Throws Error when the search needs more steps than any sane pattern does.
   std::optional<TextRange> find(std::string_view text, std::size_t from, RegexScratch& scratch) const;
+  // The same with its groups: groups[0] is the whole match, a group that took no part is empty. False when
+  // there is no match.
+  bool find_groups(std::string_view text, std::size_t from, RegexScratch& scratch,
+                   std::vector<TextRange>& groups) const;
 
  private:
   struct Code;
+  // The number of pairs set, 0 when nothing matches; `data` is pcre2's.
+  int search(std::string_view text, std::size_t from, RegexScratch& scratch, void* data) const;
   std::unique_ptr<Code> code_;
 };
 
