@@ -31,12 +31,17 @@ NgramProposer::NgramProposer(std::int64_t min, std::int64_t max) : min_(min) {
 
 void NgramProposer::update(Tokens history) {
   for (; indexed_ < history.size(); ++indexed_) {
+    const std::size_t end = indexed_ + 1;
     match_ = 0;
     // Longer n-grams last: their match wins.
     for (std::size_t table = 0; table < tables_.size(); ++table) {
-      const std::size_t n = static_cast<std::size_t>(min_) + table, end = indexed_ + 1;
+      const std::size_t n = static_cast<std::size_t>(min_) + table;
       if (n > end) break;
-      if (const std::uint32_t found = find_or_insert(table, history, end); found != 0) match_ = found;
+      // Where the n-gram's last n - 1 tokens stood first, it stood first itself if it stands there at all.
+      const bool extends = match_ >= n && history[match_ - n] == history[end - n];
+      const std::size_t found = extends ? match_ : find_or_insert(table, history, end);
+      if (found == 0) break;  // nor do longer ones occur before
+      match_ = found;
     }
   }
 }

@@ -1,6 +1,6 @@
 // Guesses how a sequence goes on by looking up what followed the same words before (prompt lookup decoding):
 // the longest suffix n-gram of min <= n <= max tokens that occurs earlier, at its earliest place. Indexes a
-// token once, so a step costs max - min + 1 look-ups whatever the length. Owned by its sequence.
+// token once, so a step costs at most max - min + 1 look-ups whatever the length. Owned by its sequence.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,9 @@ class NgramProposer {
   std::span<const std::int32_t> propose(std::span<const std::int32_t> history, std::int64_t count) const;
 
  private:
-  // For each n-gram the position after its first occurrence: open addressing, 0 = empty.
+  // For n-grams the position after their first occurrence: open addressing, 0 = empty. Of n > min only those
+  // that are not found by extending the first occurrence of their last n - 1 tokens: so a text without
+  // repetitions fills the first table only.
   struct Table {
     std::vector<std::uint32_t> ends;
     std::size_t used = 0;
