@@ -1,16 +1,20 @@
 // Times of structured output: building a vocabulary's tries, compiling constraints, and per generated token
-// the mask and the step, on the tokens of valid texts. Takes the tokenizer first:
-//   grammar_benchmark TOKENIZER_FILE [--benchmark_...]
+// the mask and the step, on the tokens of valid texts. Takes a tokenizer and the cases first:
+//   grammar_benchmark TOKENIZER_FILE benchmarks/grammar_cases.json [--benchmark_...]
 // "cold" is the first text under a freshly compiled grammar, "warm" one whose states have been seen.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <functional>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "grammar/grammar.h"
 #include "grammar/matcher.h"
 #include "text/tokenizer.h"
@@ -22,46 +26,29 @@ std::unique_ptr<Tokenizer> tokenizer;
 std::shared_ptr<const TokenTrie> trie;
 
 struct Constraint {
-  const char* name;
-  GrammarPtr (*compile)();
+  std::string name;
+  std::function<GrammarPtr()> compile;
   std::string text;  // that it allows
 };
 
-GrammarPtr person() {
-  return compile_json_schema(std::string_view(
-      R"({"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}, "email": {"type": "string"},
-          "address": {"type": "object", "properties": {"street": {"type": "string"}, "city": {"type": "string"}, "zip": {"type": "string"}}, "required": ["street", "city"]},
-          "hobbies": {"type": "array", "items": {"type": "string"}}, "active": {"type": "boolean"}}, "required": ["name", "age"]})"));
-}
-
-GrammarPtr bounded() {
-  return compile_json_schema(std::string_view(
-      R"({"type": "object", "properties": {"id": {"type": "string", "format": "uuid"}, "title": {"type": "string", "minLength": 1, "maxLength": 80},
-          "summary": {"type": "string", "maxLength": 500}, "rating": {"type": "number", "minimum": 0, "maximum": 5},
-          "when": {"type": "string", "format": "date-time"}, "kind": {"enum": ["news", "opinion", "review", "advert"]},
-          "tags": {"type": "array", "items": {"type": "string", "pattern": "^[a-z][a-z0-9-]{1,20}$"}, "maxItems": 5}},
-          "required": ["id", "title", "summary", "rating", "when", "kind", "tags"]})"));
-}
-
-const std::vector<Constraint>& constraints() {
-  static const std::vector<Constraint> all = {
-      {"json_object", [] { return compile_json_object(); },
-       R"({"title": "A day at the sea", "pages": 212, "authors": [{"first": "J\u00f6rg", "last": "Müller"}, {"first": "Ana", "last": "Silva"}], "price": {"amount": 12.99, "currency": "EUR"}, "in_print": true, "isbn": null})"},
-      {"person", person,
-       R"({"name": "Marie Curie", "age": 66, "email": "marie@example.org", "address": {"street": "12 Rue de la Glacière", "city": "Paris", "zip": "75013"}, "hobbies": ["cycling", "reading about radium", "long walks"], "active": false})"},
-      {"bounded", bounded,
-       R"({"id": "123e4567-e89b-12d3-a456-426614174000", "title": "The cold north wind returns", "summary": "Forecasters expect several days of strong wind along the coast, with temperatures well below the average of the season. Ferries may be late.", "rating": 4.25, "when": "2026-11-21T08:30:00Z", "kind": "news", "tags": ["weather", "north-coast", "wind-2026"]})"},
-      {"regex_date", [] { return compile_regex("[A-Z][a-z]+, \\d{1,2} [A-Z][a-z]+ \\d{4}"); },
-       "Saturday, 21 November 2026"},
-      {"gbnf_sum",
-       [] {
-         return compile_ebnf(
-             "root ::= root \" + \" term | term\nterm ::= term \" * \" f | f\nf ::= [0-9]+ | \"(\" root "
-             "\")\"");
-       },
-       "12 + 3 * (45 + 6 * (7 + 89)) + 1000 * 2 + (3 + 4) * 5"},
-  };
-  return all;
+// The JSON schemas of the file, which benchmarks/peers/grammar_peers.py reads as well, and other kinds.
+std::vector<Constraint> read_constraints(const std::filesystem::path& path) {
+  std::vector<Constraint> result;
+  for (const Json& entry : read_json_file(path)) {
+    const std::string schema = json_text(entry.at("schema"));
+    result.push_back({entry.at("name"), [schema] { return compile_json_schema(std::string_view(schema)); },
+                      entry.at("text")});
+  }
+  result.push_back({"regex_date", [] { return compile_regex("[A-Z][a-z]+, \\d{1,2} [A-Z][a-z]+ \\d{4}"); },
+                    "Saturday, 21 November 2026"});
+  result.push_back({"gbnf_sum",
+                    [] {
+                      return compile_ebnf(
+                          "root ::= root \" + \" term | term\nterm ::= term \" * \" f | f\n"
+                          "f ::= [0-9]+ | \"(\" root \")\"");
+                    },
+                    "12 + 3 * (45 + 6 * (7 + 89)) + 1000 * 2 + (3 + 4) * 5"});
+  return result;
 }
 
 void build_trie(benchmark::State& state) {
@@ -120,16 +107,17 @@ void masks(benchmark::State& state, const Constraint& constraint, bool cold) {
 
 int main(int argc, char** argv) {
   using namespace bise;
-  if (argc < 2) {
-    fmt::print(stderr, "usage: grammar_benchmark TOKENIZER_FILE [--benchmark_...]\n");
+  if (argc < 3) {
+    fmt::print(stderr, "usage: grammar_benchmark TOKENIZER_FILE CASES_FILE [--benchmark_...]\n");
     return 1;
   }
   tokenizer = Tokenizer::load_file(argv[1]);
   trie = TokenTrie::build(*tokenizer);
   benchmark::AddCustomContext("vocabulary", std::to_string(tokenizer->vocab_size()));
   benchmark::RegisterBenchmark("trie", build_trie)->Unit(benchmark::kMillisecond);
-  for (const Constraint& constraint : constraints()) {
-    const std::string name = constraint.name;
+  const std::vector<Constraint> constraints = read_constraints(argv[2]);
+  for (const Constraint& constraint : constraints) {
+    const std::string& name = constraint.name;
     benchmark::RegisterBenchmark(("compile/" + name).c_str(), [&](benchmark::State& s) {
       compile(s, constraint);
     })->Unit(benchmark::kMicrosecond);
@@ -139,9 +127,9 @@ int main(int argc, char** argv) {
           ->Unit(benchmark::kMicrosecond)
           ->MinTime(0.2);
   }
-  argv[1] = argv[0];
-  int count = argc - 1;
-  benchmark::Initialize(&count, argv + 1);
+  argv[2] = argv[0];
+  int count = argc - 2;
+  benchmark::Initialize(&count, argv + 2);
   benchmark::RunSpecifiedBenchmarks();
   return 0;
 }

@@ -1,8 +1,5 @@
 #include "grammar/automaton.h"
 
-#include <algorithm>
-#include <functional>
-
 #include "base/check.h"
 #include "base/error.h"
 #include "grammar/finite_automaton.h"

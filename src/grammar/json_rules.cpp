@@ -30,6 +30,10 @@ Expr one_of(std::string_view bytes) {
   return choice(std::move(parts));
 }
 
+Expr quote_after(Expr content) {
+  return sequence({std::move(content), literal("\"")});
+}
+
 Expr hex(int digits) {
   return repeat(one_of("0123456789abcdefABCDEF"), digits, digits);
 }
@@ -163,36 +167,32 @@ Expr JsonRules::chunk() {
   return rule_call(*chunk_);
 }
 
-// Fewer than two chunks. Most of the way into a chunk the next one is thus not far ahead of it, and nearly
-// every token fits (see plain_run).
+// Fewer than two chunks, and the closing quote. Most of the way into a chunk the next one is thus not far
+// ahead of it, and nearly every token fits (see plain_run).
 Expr JsonRules::partial_chunks() {
-  if (!partial_) partial_ = rules_.add("some characters", repeat(json_character(), 0, 2 * kChunk - 1));
+  if (!partial_)
+    partial_ =
+        rules_.add("some characters", sequence({repeat(json_character(), 0, 2 * kChunk - 1), literal("\"")}));
   return rule_call(*partial_);
 }
 
-Expr JsonRules::characters(int min, int max) {
+Expr JsonRules::string_of_length(int min, int max) {
   const Expr character = json_character();
-  std::vector<Expr> parts = {repeat(chunk(), min / kChunk, min / kChunk),
-                             repeat(character, min % kChunk, min % kChunk)};
-  if (min < kChunk) parts.erase(parts.begin());
-  if (max == Expression::kUnbounded) {
-    parts.push_back(repeat(character, 0, Expression::kUnbounded));
-    return sequence(std::move(parts));
-  }
+  std::vector<Expr> parts = {literal("\"")};
+  if (min >= kChunk) parts.push_back(repeat(chunk(), min / kChunk, min / kChunk));
+  parts.push_back(repeat(character, min % kChunk, min % kChunk));
   // Up to `more` further ones: less than all whole chunks, or those and up to the rest.
   const int more = max - min, chunks = more / kChunk;
-  if (chunks < 2) {
-    parts.push_back(repeat(character, 0, more));
+  if (max == Expression::kUnbounded) {
+    parts.push_back(quote_after(repeat(character, 0, max)));
+  } else if (chunks < 2) {
+    parts.push_back(quote_after(repeat(character, 0, more)));
   } else {
-    parts.push_back(
-        choice({sequence({repeat(chunk(), 0, chunks - 2), partial_chunks()}),
-                sequence({repeat(chunk(), chunks, chunks), repeat(character, 0, more % kChunk)})}));
+    parts.push_back(choice(
+        {sequence({repeat(chunk(), 0, chunks - 2), partial_chunks()}),
+         sequence({repeat(chunk(), chunks, chunks), quote_after(repeat(character, 0, more % kChunk))})}));
   }
   return sequence(std::move(parts));
-}
-
-Expr JsonRules::string_of_length(int min, int max) {
-  return quoted(characters(min, max));
 }
 
 }  // namespace bise

@@ -43,7 +43,6 @@ class JsonRules {
   Expr string_of_length(int min, int max);
 
  private:
-  Expr characters(int min, int max);
   Expr chunk();
   Expr partial_chunks();
   Expr members(Expr member, char open, char close);

@@ -1,6 +1,7 @@
 #include "grammar/mask_cache.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 
 #include "base/clock.h"
@@ -90,14 +91,12 @@ void MaskCache::import(MaskCache& other, std::span<ParserState> states) {
 }
 
 void MaskCache::prepare(double budget_seconds) {
-  // One representative of each state of the automaton: the costly part of a mask depends on nothing else.
   const Stopwatch watch;
   for (std::uint32_t state = 1; state < automaton_.states.size() && watch.seconds() < budget_seconds;
        ++state) {
     const std::lock_guard lock(mutex_);
+    if (bytes_ > kMaxMaskBytes / 4) return;  // the rest is for what texts come upon
     if (automaton_.states[state].edge_count > 0) local_mask(state);
-    note_size();
-    if (full()) return;
   }
 }
 
@@ -159,6 +158,26 @@ LocalMask MaskCache::compute_local(std::uint32_t state) {
   return mask;
 }
 
+// Tokens that go on after the rule was complete; `all_plain`: those of plain_short() are all there already.
+void MaskCache::add_exits(const LocalMask& local, std::uint32_t frame, bool all_plain) {
+  if (local.exits.empty()) return;
+  const ParserState after = states_.after_return(frame);
+  std::array<bool, 256> possible;
+  for (int byte = 0; byte < 256; ++byte)
+    possible[static_cast<std::size_t>(byte)] =
+        states_.step(after, static_cast<std::uint8_t>(byte)) != ParserStates::kDead;
+  for (const LocalMask::Exit& exit : local.exits) {
+    if (all_plain && exit.trie == &trie_->plain_short()) continue;
+    const std::vector<TrieNode>& nodes = exit.trie->nodes;
+    for (std::uint32_t child = exit.node + 1; child < nodes[exit.node].after; child = nodes[child].after) {
+      if (!possible[nodes[child].byte]) continue;
+      walk(
+          *exit.trie, child, nodes[child].after, after, [&](std::int32_t token) { set_bit(scratch_, token); },
+          [](std::uint32_t) {});
+    }
+  }
+}
+
 std::shared_ptr<const TokenMask> MaskCache::compute(ParserState state) {
   scratch_.assign(trie_->mask_words(), 0);
   const std::span<const Item> items_now = states_.items(state);
@@ -174,13 +193,8 @@ std::shared_ptr<const TokenMask> MaskCache::compute(ParserState state) {
   }
   for (const Item item : items) {
     const std::uint32_t frame = ParserStates::frame_of(item);
-    if (frame == ParserStates::kRootFrame) continue;
-    for (const LocalMask::Exit& exit : local_mask(ParserStates::state_of(item)).exits) {
-      if (all_plain && exit.trie == &trie_->plain_short()) continue;
-      walk(
-          *exit.trie, exit.node + 1, exit.trie->nodes[exit.node].after, states_.after_return(frame),
-          [&](std::int32_t token) { set_bit(scratch_, token); }, [](std::uint32_t) {});
-    }
+    if (frame != ParserStates::kRootFrame)
+      add_exits(local_mask(ParserStates::state_of(item)), frame, all_plain);
   }
   return std::make_shared<const TokenMask>(scratch_);
 }

@@ -76,6 +76,7 @@ class MaskCache {
   const LocalMask& local_mask(std::uint32_t state);
   LocalMask compute_local(std::uint32_t state);
   std::shared_ptr<const TokenMask> compute(ParserState state);
+  void add_exits(const LocalMask& local, std::uint32_t frame, bool all_plain);
   template <class OnToken, class OnExit>
   void walk(const Trie& trie, std::size_t begin, std::size_t end, ParserState from, const OnToken& on_token,
             const OnExit& on_exit);

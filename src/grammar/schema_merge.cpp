@@ -1,7 +1,6 @@
 #include "grammar/schema_merge.h"
 
 #include <algorithm>
-#include <array>
 #include <nlohmann/json.hpp>
 #include <string_view>
 

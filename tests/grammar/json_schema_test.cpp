@@ -320,6 +320,23 @@ TEST(JsonSchema, LongStringsAreCountedExactly) {
   }
 }
 
+TEST(JsonSchema, LongListsAndManyPropertiesCompile) {
+  Json schema = {{"properties", {{"pick", {{"type", "string"}, {"enum", Json::array()}}}}},
+                 {"required", {"pick"}}};
+  for (int i = 0; i < 20'000; ++i)
+    schema["properties"]["pick"]["enum"].push_back(fmt::format("number {} of many", i * 7919));
+  for (int i = 0; i < 500; ++i) schema["properties"][fmt::format("option_{}", i)] = {{"type", "integer"}};
+  const GrammarPtr grammar = compile_json_schema(schema);
+  const std::string pick = R"({"pick": "number 7919 of many")";
+  for (const char* rest :
+       {"}", ", \"option_0\": 1}", ", \"option_31\": 1, \"option_32\": 2, \"option_499\": 3}"})
+    EXPECT_TRUE(matches(grammar, pick + rest)) << rest;
+  for (const char* rest : {",}", ", \"option_500\": 1}", ", \"option_32\": 1, \"option_31\": 2}"})
+    EXPECT_FALSE(matches(grammar, pick + rest)) << rest;
+  EXPECT_FALSE(matches(grammar, R"({"pick": "number 7918 of many"})"));
+  EXPECT_FALSE(matches(grammar, R"({"option_0": 1})"));
+}
+
 TEST(JsonObject, IsAnyObject) {
   const GrammarPtr grammar = compile_json_object();
   for (const char* text : {"{}", "{\"a\":[1,2,{\"b\":null}]}", "{\n  \"x\": 1\n}"})
