@@ -18,6 +18,7 @@ int run_chat(const Arguments& arguments);
 int run_score(const Arguments& arguments);
 int run_perplexity(const Arguments& arguments);
 int run_tokenize(const Arguments& arguments);
+int run_eval(const Arguments& arguments);
 int run_serve(const Arguments& arguments);
 int run_bench(const Arguments& arguments);
 int run_bench_kernels(const Arguments& arguments);  // bise bench kernels

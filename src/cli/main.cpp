@@ -29,6 +29,7 @@ constexpr std::array kCommands{
     Command{"score", "log-probabilities of texts or token ids (JSONL)", bise::run_score},
     Command{"perplexity", "perplexity on a text, divergence from another model", bise::run_perplexity},
     Command{"tokenize", "text to token ids and back (JSONL)", bise::run_tokenize},
+    Command{"eval", "scores on lm-evaluation-harness tasks", bise::run_eval},
     Command{"serve", "an OpenAI-compatible server, in place of `vllm serve`", bise::run_serve},
     Command{"bench", "prefill and decode speed, memory, share of the memory bandwidth", bise::run_bench},
     Command{"compare", "size, memory, speed and loss of several checkpoints side by side", bise::run_compare},

@@ -1,0 +1,69 @@
+// SmolLM2's log-likelihoods on the first documents of the reference runs against those of
+// lm-evaluation-harness with transformers in float32 (golden/lm_eval).
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "eval/builtin_tasks.h"
+#include "eval/evaluate.h"
+#include "eval/local_model.h"
+#include "model/loader.h"
+#include "tests/model/test_backends.h"
+#include "tests/test_support.h"
+
+namespace bise {
+namespace {
+
+constexpr double kTolerance = 0.02;  // issue 5
+constexpr double kDocuments = 8;
+
+TEST(ScoreGoldens, FirstDocuments) {
+  const std::filesystem::path folder = smollm2_path(), goldens = shared_path("golden/lm_eval");
+  BISE_SKIP_IF_ABSENT(folder, "the SmolLM2 checkpoint");
+  BISE_SKIP_IF_ABSENT(goldens, "golden/lm_eval");
+  EvaluationOptions options;
+  options.data_dir = shared_path("data");
+  options.num_fewshot = 0;
+  options.limit = kDocuments;
+  std::vector<TaskResult> tasks;
+  for (const TaskConfig& task : find_tasks({"arc_easy", "piqa", "hellaswag"}, options.data_dir))
+    tasks.push_back(prepare_task(task, options));
+
+  const ModelLoader loader(folder);
+  const auto tokenizer = Tokenizer::load(folder);
+  ThreadPool pool;
+  // AMX rounds what a layer reads to bfloat16; the reference computed in float32.
+  std::vector<Isa> isas = available_isas();
+  std::erase(isas, Isa::kAmx);
+  const auto backend = make_cpu_backend(pool, isas.back());
+  const ModelWeights weights = loader.load_model(*backend);
+  Decoder decoder(*backend, loader.config(), weights, {});
+  LocalModelOptions model_options;
+  model_options.kv_cache_dtype = DType::kF32;
+  LocalModel model(decoder, pool, *tokenizer, model_options);
+  answer_tasks(tasks, options, model);
+
+  for (const TaskResult& task : tasks) {
+    std::ifstream lines(goldens / ("samples_" + task.config.task + "_0shot.jsonl"));
+    std::size_t seen = 0;
+    for (std::string line; std::getline(lines, line) && seen < task.samples.size(); ++seen) {
+      const Json expected = parse_json(line, "golden");
+      const Sample& sample = task.samples[seen];
+      for (std::size_t i = 0; i < sample.likelihoods.size(); ++i) {
+        const Json& answer = expected["filtered_resps"][i];
+        EXPECT_NEAR(sample.likelihoods[i].logprob, answer[0].get<double>(), kTolerance)
+            << task.config.task << " document " << seen << " choice " << i;
+        EXPECT_EQ(sample.likelihoods[i].greedy, answer[1].get<bool>());
+      }
+      for (const MetricResult& metric : task.metrics)
+        EXPECT_EQ(metric.values[seen], expected[metric.metric].get<double>())
+            << task.config.task << " " << metric.metric << " document " << seen;
+    }
+    EXPECT_EQ(seen, task.samples.size());
+  }
+}
+
+}  // namespace
+}  // namespace bise
