@@ -1,7 +1,7 @@
-// Linear layers on AMX tiles; many_rows_amx.cpp has many rows times weights whose tiles lie in the file.
-// The product is computed transposed, C = W X^T: 16 rows of the weight are a tile
-// as they lie in memory, and for one row of X the other factor is X as it lies in memory, so that decoding
-// streams the mapped weights straight into tiles. Several rows of X are packed once into tiles of 16 rows.
+// Linear layers on AMX tiles; many_rows_amx.cpp has many rows times weights whose tiles lie in the file. The
+// product is computed transposed, C = W X^T: 16 rows of the weight are a tile as they lie in memory, and for
+// one row of X the other factor is X as it lies in memory, so that decoding streams the mapped weights
+// straight into tiles. Several rows of X are packed once into tiles of 16 rows.
 //
 // Columns are summed in blocks of kBlockTiles tiles: within a block in a tile's accumulators (in order of the
 // columns, each output on its own), the blocks' sums in float32. That order is the same for any number of
@@ -20,6 +20,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "backend/cpu/amx_columns.h"
 #include "backend/cpu/amx_tiles.h"
 #include "backend/cpu/linear_kernels.h"
 #include "backend/cpu/linear_scratch.h"
@@ -33,8 +34,8 @@
 // for more than the processor has.
 #pragma GCC target( \
     "avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx512bf16,avx512vbmi")
+#include "backend/cpu/amx_epilogue.h"
 #include "backend/cpu/linear_driver.h"
-#include "backend/cpu/simd_avx512.h"
 #include "backend/cpu/transpose_kernel.h"
 
 namespace bise {
@@ -52,13 +53,9 @@ struct TileSource {
 
 // Products of a unit and up to 32 rows of the input, waiting to be added to the sums: C tile (h, j) of weight
 // half h and token tile j is at products + (2 h + j) * 256. Finished in slices of four rows.
-struct Pending {
+struct Pending : Products {
   const float* products = nullptr;
-  Unit unit{};
-  UnitSums sums{};             // of the first row
-  std::int64_t first_row = 0;  // in the input
   std::int64_t rows = 0;
-  bool first_block = false, last_block = false;
   int next = 0, slices = 0;
 };
 
@@ -157,14 +154,6 @@ void configure_tiles(bool one_row) {
   load_tile_config(config);
 }
 
-__mmask16 mask_of(std::int64_t count) {
-  return static_cast<__mmask16>((1u << count) - 1u);
-}
-
-__m512 add_integers(__m512 a, __m512 b) {
-  return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
-}
-
 // One linear layer: what all threads share.
 class AmxProduct {
  public:
@@ -177,42 +166,20 @@ class AmxProduct {
         weight_(weight),
         integer_(weight.integer()),
         arranged_(weight.nibbles() || in.is_int8() != integer_),
-        block_columns_(integer_ ? kBlockBytes : kBlockBytes / 2),
-        blocks_((in.columns() + block_columns_ - 1) / block_columns_),
-        tile_columns_(integer_ ? kTileRowBytes : kTileRowBytes / 2),
-        packed_tiles_(
-            std::min(kBlockTiles, (in.columns() + 4 * tile_columns_ - 1) / (4 * tile_columns_) * 4)) {
+        columns_(in, weight),
+        packed_tiles_(std::min(kBlockTiles, (in.columns() + 4 * columns_.tile_columns() - 1) /
+                                                (4 * columns_.tile_columns()) * 4)) {
     if (in.rows() == 1 && arranged_) arrange_one();
   }
 
   bool packs() const { return in_.rows() > 1; }
-  std::int64_t blocks() const { return blocks_; }
-  std::int64_t block_columns() const { return block_columns_; }
+  std::int64_t blocks() const { return columns_.blocks(); }
+  std::int64_t block_columns() const { return columns_.block_columns(); }
 
   // Packs rows [first, first + rows) of the input into tiles, the part of `thread` of `threads`.
   void pack(std::int64_t first, std::int64_t rows, int thread, int threads);
 
  private:
-  std::int64_t columns_of(std::int64_t block) const {
-    return std::min(block_columns_, in_.columns() - block * block_columns_);
-  }
-  // Tiles of a block; whole groups of four in nibble order.
-  std::int64_t tiles_of(std::int64_t block) const {
-    const std::int64_t columns = columns_of(block), per = weight_.nibbles() ? 128 : tile_columns_;
-    return (columns + per - 1) / per * (per / tile_columns_);
-  }
-  struct Columns {
-    std::int64_t first, count;
-  };
-  Columns columns_of(std::int64_t block, std::int64_t tile, std::int64_t tiles) const {
-    const std::int64_t begin = tile * tile_columns_;
-    return {block * block_columns_ + begin, std::min(tiles * tile_columns_, columns_of(block) - begin)};
-  }
-  // A block's tiles are widened in panels of about equal size, whole groups of four tiles.
-  std::int64_t panel_tiles(std::int64_t block) const {
-    const std::int64_t tiles = tiles_of(block), panels = (tiles + kPanelTiles - 1) / kPanelTiles;
-    return ((tiles + panels - 1) / panels + 3) / 4 * 4;
-  }
   // Packed tiles of a chunk: [block][token tile][tiles of a block].
   std::byte* packed(std::int64_t block, std::int64_t token_tile) const {
     return in_.packing_space() +
@@ -227,15 +194,16 @@ class AmxProduct {
   bool direct_tile(std::int64_t row, std::int64_t count, std::int64_t block, const std::byte*& tile,
                    std::int64_t& stride) const;
   bool direct_source(const Unit& unit, std::int64_t block, TileSource& source) const;
-  TileSource widen(const Unit& unit, const Columns& columns, std::byte* panel) const;
-  Prefetcher prefetcher(const Unit& unit, const Columns& columns) const;
+  TileSource widen(const Unit& unit, const AmxColumns::Range& columns, std::byte* panel) const;
+  Prefetcher prefetcher(const Unit& unit, const AmxColumns::Range& columns) const;
   // The unit's rows as OneRowAmx takes them; false where they are not whole tiles of one order.
   bool one_row_block(const Unit& unit, std::int64_t block, OneRowBlock& out) const;
 
   const CpuLinearInput& in_;
   const CpuLinearWeight& weight_;
   const bool integer_, arranged_;
-  const std::int64_t block_columns_, blocks_, tile_columns_, packed_tiles_;
+  const AmxColumns columns_;
+  const std::int64_t packed_tiles_;
 };
 
 class AmxProduct::Worker {
@@ -245,7 +213,7 @@ class AmxProduct::Worker {
         in_(product.in_),
         weight_(product.weight_),
         scratch_(scratch),
-        gated_(gated),
+        epilogue_(in_, weight_, gated),
         one_row_(scratch.panel.data()) {
     configure_tiles(in_.rows() == 1);
   }
@@ -276,16 +244,13 @@ class AmxProduct::Worker {
                       std::int64_t tiles, Prefetcher prefetcher);
   template <bool kInteger>
   void multiply_rows(const Pending& done, std::int64_t block, const Unit* next, std::int64_t next_block);
-  void finish_slice();
-  template <int kCount>
-  void finish_rows(const Pending& done, std::int64_t r, __m512 (&rows)[2][kCount]) const;
-  void store_gated(const Pending& done, std::int64_t r, __m512 value) const;
+  void finish_slice() { epilogue_.finish_slice(pending_, pending_.products, pending_.next++, pending_.rows); }
 
   const AmxProduct& product_;
   const CpuLinearInput& in_;
   const CpuLinearWeight& weight_;
   LinearScratch::Buffers::PerThread& scratch_;
-  CpuLinearInput* gated_;  // where gated products go; null: plain sums
+  const AmxEpilogue epilogue_;
   Pending pending_;
   int turn_ = 0;       // see multiply_panel
   OneRowAmx one_row_;  // uses the panel's memory
@@ -317,7 +282,7 @@ void AmxProduct::arrange_one() {
 
 void AmxProduct::pack(std::int64_t first, std::int64_t rows, int thread, int threads) {
   const std::int64_t token_tiles = (rows + kTileRows - 1) / kTileRows, quads = kBlockTiles / 4;
-  const std::int64_t quad_columns = 4 * tile_columns_;
+  const std::int64_t quad_columns = 4 * columns_.tile_columns();
   const std::int64_t quads_of_row = (in_.columns() + quad_columns - 1) / quad_columns;
   const UnitRange mine(token_tiles * quads_of_row, thread, threads);
   alignas(64) std::byte rows_of_tile[4 * kTileBytes];
@@ -341,7 +306,7 @@ void AmxProduct::pack(std::int64_t first, std::int64_t rows, int thread, int thr
 // Whether the 16 rows from `row` can be loaded as they lie in the file.
 bool AmxProduct::direct_tile(std::int64_t row, std::int64_t count, std::int64_t block, const std::byte*& tile,
                              std::int64_t& stride) const {
-  if (count != kTileRows || columns_of(block) % tile_columns_ != 0) return false;
+  if (count != kTileRows || columns_.columns_of(block) % columns_.tile_columns() != 0) return false;
   const LinearPart& part = weight_.part_of(row);
   if (!integer_ && part.format != RowFormat::kBF16) return false;
   if (row + kTileRows > part.first_row + part.rows()) return false;
@@ -359,7 +324,7 @@ bool AmxProduct::direct_source(const Unit& unit, std::int64_t block, TileSource&
   return strides[0] == strides[1];
 }
 
-TileSource AmxProduct::widen(const Unit& unit, const Columns& columns, std::byte* panel) const {
+TileSource AmxProduct::widen(const Unit& unit, const AmxColumns::Range& columns, std::byte* panel) const {
   constexpr std::int64_t kStep = 2 * kTileBytes;
   for (int h = 0; h < 2; ++h)
     for (std::int64_t r = 0; r < unit.count[h];) {
@@ -374,7 +339,7 @@ TileSource AmxProduct::widen(const Unit& unit, const Columns& columns, std::byte
   return {{panel, panel + kTileBytes}, kTileRowBytes, kStep};
 }
 
-Prefetcher AmxProduct::prefetcher(const Unit& unit, const Columns& columns) const {
+Prefetcher AmxProduct::prefetcher(const Unit& unit, const AmxColumns::Range& columns) const {
   const std::byte* first[2];
   std::int64_t rows[2], row_bytes = 0, stride = 0;
   for (int h = 0; h < 2; ++h) {
@@ -397,76 +362,20 @@ bool AmxProduct::one_row_block(const Unit& unit, std::int64_t block, OneRowBlock
         out.part[h]->format == RowFormat::kInt4Packed || out.part[h]->format == RowFormat::kNf4;
     if (nibbles != weight_.nibbles()) return false;
   }
-  out.first_column = block * block_columns_;
-  out.columns = columns_of(block);
+  out.first_column = block * block_columns();
+  out.columns = columns_.columns_of(block);
   out.x = one_row(block);
   return true;
-}
-
-// Rows [r, r + kCount) of the products, with their halves in rows[0] and rows[1]: added to the sums of the
-// blocks before; when this block is the last, scaled, with bias, and gated where the layer is.
-template <int kCount>
-void AmxProduct::Worker::finish_rows(const Pending& done, std::int64_t r, __m512 (&rows)[2][kCount]) const {
-  for (int h = 0; h < 2; ++h) {
-    const __mmask16 mask = mask_of(done.unit.count[h]);
-    if (!done.first_block)
-      for (int i = 0; i < kCount; ++i) {
-        const __m512 before = _mm512_maskz_loadu_ps(mask, done.sums.half(r + i, h));
-        rows[h][i] = product_.integer_ ? add_integers(before, rows[h][i]) : _mm512_add_ps(before, rows[h][i]);
-      }
-    if (!done.last_block) continue;
-    if (product_.integer_)
-      for (int i = 0; i < kCount; ++i) rows[h][i] = _mm512_cvtepi32_ps(_mm512_castps_si512(rows[h][i]));
-    if (weight_.row_scales()) {
-      const __m512 scales = _mm512_maskz_loadu_ps(mask, weight_.row_scales() + done.unit.row[h]);
-      for (int i = 0; i < kCount; ++i) rows[h][i] = _mm512_mul_ps(rows[h][i], scales);
-    }
-    if (in_.type() != InputType::kNone)
-      for (int i = 0; i < kCount; ++i)
-        rows[h][i] = _mm512_mul_ps(rows[h][i], _mm512_set1_ps(in_.scale(done.first_row + r + i)));
-    if (weight_.bias()) {
-      const __m512 bias = _mm512_maskz_loadu_ps(mask, weight_.bias() + done.unit.row[h]);
-      for (int i = 0; i < kCount; ++i) rows[h][i] = _mm512_add_ps(rows[h][i], bias);
-    }
-  }
-  if (gated_ && done.last_block) {
-    for (int i = 0; i < kCount; ++i) store_gated(done, r + i, gate<SimdAvx512>(rows[0][i], rows[1][i]));
-    return;
-  }
-  for (int i = 0; i < kCount; ++i)
-    for (int h = 0; h < 2; ++h)
-      _mm512_mask_storeu_ps(done.sums.half(r + i, h), mask_of(done.unit.count[h]), rows[h][i]);
-}
-
-void AmxProduct::Worker::store_gated(const Pending& done, std::int64_t r, __m512 value) const {
-  const std::int64_t row = done.first_row + r, column = done.unit.row[0];
-  const __mmask16 mask = mask_of(done.unit.count[0]);
-  if (bf16* out = gated_->bf16_row(row))
-    _mm256_mask_storeu_epi16(out + column, mask, (__m256i)_mm512_cvtneps_pbh(value));
-  else
-    _mm512_mask_storeu_ps(gated_->staging(row) + column, mask, value);
-}
-
-void AmxProduct::Worker::finish_slice() {
-  const int slice = pending_.next++;
-  __m512 rows[2][4];
-  for (int h = 0; h < 2; ++h)
-    transpose_columns(pending_.products + (2 * h + slice / 4) * 256, slice % 4, rows[h]);
-  const std::int64_t first = 4 * slice, count = std::min<std::int64_t>(4, pending_.rows - first);
-  if (count == 4) return finish_rows<4>(pending_, first, rows);
-  for (std::int64_t i = 0; i < count; ++i) {
-    __m512 row[2][1] = {{rows[0][i]}, {rows[1][i]}};
-    finish_rows<1>(pending_, first + i, row);
-  }
 }
 
 // The weights that come after the panel of `step` tiles at tile t.
 Prefetcher AmxProduct::Worker::after(const Unit& unit, std::int64_t block, std::int64_t t, std::int64_t step,
                                      const Unit* next, std::int64_t next_block) const {
-  if (t + step < product_.tiles_of(block))
-    return product_.prefetcher(unit, product_.columns_of(block, t + step, step));
+  if (t + step < product_.columns_.tiles_of(block))
+    return product_.prefetcher(unit, product_.columns_.columns_of(block, t + step, step));
   if (!next) return {};
-  return product_.prefetcher(*next, product_.columns_of(next_block, 0, product_.panel_tiles(next_block)));
+  return product_.prefetcher(
+      *next, product_.columns_.columns_of(next_block, 0, product_.columns_.panel_tiles(next_block)));
 }
 
 // Fills rows_[turn_] unless the call before has.
@@ -479,7 +388,7 @@ void AmxProduct::Worker::find_one_row(const Unit& unit, std::int64_t block) {
 void AmxProduct::Worker::finish_one() {
   if (!pending_.products) return;
   __m512 row[2][1] = {{_mm512_load_ps(pending_.products)}, {_mm512_load_ps(pending_.products + 512)}};
-  finish_rows<1>(pending_, 0, row);
+  epilogue_.finish_rows<1>(pending_, 0, row);
   pending_.products = nullptr;
 }
 
@@ -489,7 +398,7 @@ template <bool kInteger>
 void AmxProduct::Worker::multiply_one(const Pending& done, std::int64_t block, const Unit* next,
                                       std::int64_t next_block) {
   const std::byte* x = product_.one_row(block);
-  const std::int64_t tiles = product_.tiles_of(block), step = product_.panel_tiles(block);
+  const std::int64_t tiles = product_.columns_.tiles_of(block), step = product_.columns_.panel_tiles(block);
   TileSource weight;
   zero_products<1>();
   find_one_row(done.unit, block);
@@ -505,7 +414,7 @@ void AmxProduct::Worker::multiply_one(const Pending& done, std::int64_t block, c
     multiply<kInteger, 1>(weight, {{x, x}, 4, kTileRowBytes}, tiles, [](std::int64_t) {});
   } else {
     for (std::int64_t t = 0; t < tiles; t += step, x += step * kTileRowBytes) {
-      weight = product_.widen(done.unit, product_.columns_of(block, t, step), scratch_.panel.data());
+      weight = product_.widen(done.unit, product_.columns_.columns_of(block, t, step), scratch_.panel.data());
       Prefetcher prefetcher = after(done.unit, block, t, step, next, next_block);
       const std::int64_t count = std::min(step, tiles - t), lines = (prefetcher.lines() + count - 1) / count;
       multiply<kInteger, 1>(weight, {{x, x}, 4, kTileRowBytes}, count,
@@ -523,7 +432,7 @@ void AmxProduct::Worker::multiply_one(const Pending& done, std::int64_t block, c
 template <bool kInteger>
 void AmxProduct::Worker::multiply_panel(const Pending& done, std::int64_t block, const TileSource& weight,
                                         std::int64_t t, std::int64_t tiles, Prefetcher prefetcher) {
-  const bool first = t == 0, last = t + tiles == product_.tiles_of(block);
+  const bool first = t == 0, last = t + tiles == product_.columns_.tiles_of(block);
   const auto token_tiles = static_cast<int>((done.rows + kTileRows - 1) / kTileRows);
   const std::int64_t steps = (token_tiles + 1) / 2 * tiles;
   const std::int64_t lines_per_step = (prefetcher.lines() + steps - 1) / steps;
@@ -561,13 +470,13 @@ void AmxProduct::Worker::multiply_panel(const Pending& done, std::int64_t block,
 template <bool kInteger>
 void AmxProduct::Worker::multiply_rows(const Pending& done, std::int64_t block, const Unit* next,
                                        std::int64_t next_block) {
-  const std::int64_t tiles = product_.tiles_of(block), step = product_.panel_tiles(block);
+  const std::int64_t tiles = product_.columns_.tiles_of(block), step = product_.columns_.panel_tiles(block);
   turn_ ^= 1;
   TileSource weight;
   if (done.rows <= kDirectRows && product_.direct_source(done.unit, block, weight))
     return multiply_panel<kInteger>(done, block, weight, 0, tiles, {});
   for (std::int64_t t = 0; t < tiles; t += step) {
-    weight = product_.widen(done.unit, product_.columns_of(block, t, step), scratch_.panel.data());
+    weight = product_.widen(done.unit, product_.columns_.columns_of(block, t, step), scratch_.panel.data());
     multiply_panel<kInteger>(done, block, weight, t, std::min(step, tiles - t),
                              after(done.unit, block, t, step, next, next_block));
   }
@@ -576,7 +485,7 @@ void AmxProduct::Worker::multiply_rows(const Pending& done, std::int64_t block, 
 void AmxProduct::Worker::multiply_unit(const Unit& unit, std::int64_t block, std::int64_t first,
                                        std::int64_t rows, UnitSums sums, const Unit* next,
                                        std::int64_t next_block) {
-  const Pending done{nullptr, unit, sums, first, rows, block == 0, block + 1 == product_.blocks_};
+  const Pending done{{unit, sums, first, block == 0, block + 1 == product_.columns_.blocks()}, nullptr, rows};
   if (in_.rows() == 1)
     product_.integer_ ? multiply_one<true>(done, block, next, next_block)
                       : multiply_one<false>(done, block, next, next_block);
