@@ -11,178 +11,57 @@ enum class Operand { kBf16, kE4M3, kInt8 };
 template <Operand kOperand, int kN>
 struct WarpgroupProduct;
 
-template <>
-struct WarpgroupProduct<Operand::kBf16, 8> {
-  static __device__ void add(float (&d)[4], std::uint64_t a, std::uint64_t b, int adds) {
-    asm volatile(
-        "{\n.reg .pred adds;\nsetp.ne.b32 adds, %6, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3"
-        "}, %4, %5, adds, 1, 1, 0, 0;\n}"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "l"(a), "l"(b), "r"(adds));
-  }
-};
+// The instruction names its registers one by one, so there is a text for each number of them. `shape` is
+// "n8k16.f32.bf16.bf16", `flags` the operands after the predicate, `constraint` of a sum's register; PLACES
+// lists %0 ... and A, B and ADDS number the operands after them; REGISTERS(x) lists x(0), x(1), ...
+#define BISE_WARPGROUP_PRODUCT(OPERAND, N, SUM, CONSTRAINT, SHAPE, FLAGS, PLACES, A, B, ADDS, REGISTERS) \
+  template <>                                                                                            \
+  struct WarpgroupProduct<OPERAND, N> {                                                                  \
+    static __device__ void add(SUM (&d)[N / 2], std::uint64_t a, std::uint64_t b, int adds) {            \
+      asm volatile("{\n.reg .pred adds;\nsetp.ne.b32 adds, %" ADDS                                       \
+                   ", 0;\n"                                                                              \
+                   "wgmma.mma_async.sync.aligned.m64" SHAPE " {" PLACES "}, %" A ", %" B ", adds" FLAGS  \
+                   ";\n}"                                                                                \
+                   : REGISTERS(CONSTRAINT)                                                               \
+                   : "l"(a), "l"(b), "r"(adds));                                                         \
+    }                                                                                                    \
+  };
+#define BISE_WARPGROUP_PRODUCTS(N, PLACES, A, B, ADDS, REGISTERS)                                            \
+  BISE_WARPGROUP_PRODUCT(Operand::kBf16, N, float, "+f", "n" #N "k16.f32.bf16.bf16", ", 1, 1, 0, 0", PLACES, \
+                         A, B, ADDS, REGISTERS)                                                              \
+  BISE_WARPGROUP_PRODUCT(Operand::kE4M3, N, float, "+f", "n" #N "k32.f32.e4m3.e4m3", ", 1, 1", PLACES, A, B, \
+                         ADDS, REGISTERS)                                                                    \
+  BISE_WARPGROUP_PRODUCT(Operand::kInt8, N, int, "+r", "n" #N "k32.s32.s8.s8", "", PLACES, A, B, ADDS,       \
+                         REGISTERS)
 
-template <>
-struct WarpgroupProduct<Operand::kBf16, 16> {
-  static __device__ void add(float (&d)[8], std::uint64_t a, std::uint64_t b, int adds) {
-    asm volatile(
-        "{\n.reg .pred adds;\nsetp.ne.b32 adds, %10, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7"
-        "}, %8, %9, adds, 1, 1, 0, 0;\n}"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7])
-        : "l"(a), "l"(b), "r"(adds));
-  }
-};
+#define BISE_REGISTERS_4(C) C(d[0]), C(d[1]), C(d[2]), C(d[3])
+#define BISE_REGISTERS_8(C) BISE_REGISTERS_4(C), C(d[4]), C(d[5]), C(d[6]), C(d[7])
+#define BISE_REGISTERS_16(C) \
+  BISE_REGISTERS_8(C), C(d[8]), C(d[9]), C(d[10]), C(d[11]), C(d[12]), C(d[13]), C(d[14]), C(d[15])
+#define BISE_REGISTERS_32(C)                                                                            \
+  BISE_REGISTERS_16(C), C(d[16]), C(d[17]), C(d[18]), C(d[19]), C(d[20]), C(d[21]), C(d[22]), C(d[23]), \
+      C(d[24]), C(d[25]), C(d[26]), C(d[27]), C(d[28]), C(d[29]), C(d[30]), C(d[31])
 
-template <>
-struct WarpgroupProduct<Operand::kBf16, 32> {
-  static __device__ void add(float (&d)[16], std::uint64_t a, std::uint64_t b, int adds) {
-    asm volatile(
-        "{\n.reg .pred adds;\nsetp.ne.b32 adds, %18, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-        "}, %16, %17, adds, 1, 1, 0, 0;\n}"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
-          "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
-        : "l"(a), "l"(b), "r"(adds));
-  }
-};
+#define BISE_PLACES_4 "%0, %1, %2, %3"
+#define BISE_PLACES_8 BISE_PLACES_4 ", %4, %5, %6, %7"
+#define BISE_PLACES_16 BISE_PLACES_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
+#define BISE_PLACES_32 \
+  BISE_PLACES_16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
 
-template <>
-struct WarpgroupProduct<Operand::kBf16, 64> {
-  static __device__ void add(float (&d)[32], std::uint64_t a, std::uint64_t b, int adds) {
-    asm volatile(
-        "{\n.reg .pred adds;\nsetp.ne.b32 adds, %34, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, "
-        "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-        "}, %32, %33, adds, 1, 1, 0, 0;\n}"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
-          "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]),
-          "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]),
-          "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]),
-          "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-        : "l"(a), "l"(b), "r"(adds));
-  }
-};
+BISE_WARPGROUP_PRODUCTS(8, BISE_PLACES_4, "4", "5", "6", BISE_REGISTERS_4)
+BISE_WARPGROUP_PRODUCTS(16, BISE_PLACES_8, "8", "9", "10", BISE_REGISTERS_8)
+BISE_WARPGROUP_PRODUCTS(32, BISE_PLACES_16, "16", "17", "18", BISE_REGISTERS_16)
+BISE_WARPGROUP_PRODUCTS(64, BISE_PLACES_32, "32", "33", "34", BISE_REGISTERS_32)
 
-template <>
-struct WarpgroupProduct<Operand::kE4M3, 8> {
-  static __device__ void add(float (&d)[4], std::uint64_t a, std::uint64_t b, int adds) {
-    asm volatile(
-        "{\n.reg .pred adds;\nsetp.ne.b32 adds, %6, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n8k32.f32.e4m3.e4m3 {"
-        "%0, %1, %2, %3"
-        "}, %4, %5, adds, 1, 1;\n}"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "l"(a), "l"(b), "r"(adds));
-  }
-};
-
-template <>
-struct WarpgroupProduct<Operand::kE4M3, 16> {
-  static __device__ void add(float (&d)[8], std::uint64_t a, std::uint64_t b, int adds) {
-    asm volatile(
-        "{\n.reg .pred adds;\nsetp.ne.b32 adds, %10, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n16k32.f32.e4m3.e4m3 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7"
-        "}, %8, %9, adds, 1, 1;\n}"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7])
-        : "l"(a), "l"(b), "r"(adds));
-  }
-};
-
-template <>
-struct WarpgroupProduct<Operand::kE4M3, 32> {
-  static __device__ void add(float (&d)[16], std::uint64_t a, std::uint64_t b, int adds) {
-    asm volatile(
-        "{\n.reg .pred adds;\nsetp.ne.b32 adds, %18, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n32k32.f32.e4m3.e4m3 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-        "}, %16, %17, adds, 1, 1;\n}"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
-          "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
-        : "l"(a), "l"(b), "r"(adds));
-  }
-};
-
-template <>
-struct WarpgroupProduct<Operand::kE4M3, 64> {
-  static __device__ void add(float (&d)[32], std::uint64_t a, std::uint64_t b, int adds) {
-    asm volatile(
-        "{\n.reg .pred adds;\nsetp.ne.b32 adds, %34, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, "
-        "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-        "}, %32, %33, adds, 1, 1;\n}"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
-          "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]),
-          "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]),
-          "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]),
-          "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-        : "l"(a), "l"(b), "r"(adds));
-  }
-};
-
-template <>
-struct WarpgroupProduct<Operand::kInt8, 8> {
-  static __device__ void add(int (&d)[4], std::uint64_t a, std::uint64_t b, int adds) {
-    asm volatile(
-        "{\n.reg .pred adds;\nsetp.ne.b32 adds, %6, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n8k32.s32.s8.s8 {"
-        "%0, %1, %2, %3"
-        "}, %4, %5, adds;\n}"
-        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-        : "l"(a), "l"(b), "r"(adds));
-  }
-};
-
-template <>
-struct WarpgroupProduct<Operand::kInt8, 16> {
-  static __device__ void add(int (&d)[8], std::uint64_t a, std::uint64_t b, int adds) {
-    asm volatile(
-        "{\n.reg .pred adds;\nsetp.ne.b32 adds, %10, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n16k32.s32.s8.s8 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7"
-        "}, %8, %9, adds;\n}"
-        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7])
-        : "l"(a), "l"(b), "r"(adds));
-  }
-};
-
-template <>
-struct WarpgroupProduct<Operand::kInt8, 32> {
-  static __device__ void add(int (&d)[16], std::uint64_t a, std::uint64_t b, int adds) {
-    asm volatile(
-        "{\n.reg .pred adds;\nsetp.ne.b32 adds, %18, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n32k32.s32.s8.s8 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-        "}, %16, %17, adds;\n}"
-        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]),
-          "+r"(d[8]), "+r"(d[9]), "+r"(d[10]), "+r"(d[11]), "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15])
-        : "l"(a), "l"(b), "r"(adds));
-  }
-};
-
-template <>
-struct WarpgroupProduct<Operand::kInt8, 64> {
-  static __device__ void add(int (&d)[32], std::uint64_t a, std::uint64_t b, int adds) {
-    asm volatile(
-        "{\n.reg .pred adds;\nsetp.ne.b32 adds, %34, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, "
-        "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-        "}, %32, %33, adds;\n}"
-        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]),
-          "+r"(d[8]), "+r"(d[9]), "+r"(d[10]), "+r"(d[11]), "+r"(d[12]), "+r"(d[13]), "+r"(d[14]),
-          "+r"(d[15]), "+r"(d[16]), "+r"(d[17]), "+r"(d[18]), "+r"(d[19]), "+r"(d[20]), "+r"(d[21]),
-          "+r"(d[22]), "+r"(d[23]), "+r"(d[24]), "+r"(d[25]), "+r"(d[26]), "+r"(d[27]), "+r"(d[28]),
-          "+r"(d[29]), "+r"(d[30]), "+r"(d[31])
-        : "l"(a), "l"(b), "r"(adds));
-  }
-};
+#undef BISE_WARPGROUP_PRODUCT
+#undef BISE_WARPGROUP_PRODUCTS
+#undef BISE_REGISTERS_4
+#undef BISE_PLACES_4
+#undef BISE_REGISTERS_8
+#undef BISE_PLACES_8
+#undef BISE_REGISTERS_16
+#undef BISE_PLACES_16
+#undef BISE_REGISTERS_32
+#undef BISE_PLACES_32
 
 }  // namespace bise::cuda
