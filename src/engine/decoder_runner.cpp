@@ -41,6 +41,9 @@ DecoderRunner::DecoderRunner(Decoder& decoder, ThreadPool& pool, const DecoderRu
   // Rows to score come besides; there may be one for each token of a step.
   rows_.reserve(std::min(results_.size() * drawn, static_cast<std::size_t>(decoder.limits().max_tokens)));
   work_.reserve(2 * results_.size());
+  draws_.reserve(rows_.capacity());
+  drawn_.resize(rows_at_once_);
+  read_rows_.reserve(rows_at_once_);
   constrained_.reserve(results_.size());
 }
 
@@ -53,7 +56,11 @@ void DecoderRunner::add_rows(std::size_t index, std::int64_t first_token, std::i
     if (draws && i > 0 && at % rows_at_once_ != 0)
       ++work_.back().end_row;
     else
-      work_.push_back({index, at, at + 1, draws, first_token + i});
+      work_.push_back({.sequence = index,
+                       .first_row = at,
+                       .end_row = at + 1,
+                       .draws = draws,
+                       .first_token = first_token + i});
   }
 }
 
@@ -64,6 +71,8 @@ void DecoderRunner::launch(std::span<const StepSequence> sequences) {
   rows_.clear();
   work_.clear();
   constrained_.clear();
+  draws_.clear();
+  device_draws_ = false;
   pending_ = true;
   for (std::size_t s = 0; s < sequences.size(); ++s) {
     const StepSequence& sequence = sequences[s];
@@ -73,6 +82,7 @@ void DecoderRunner::launch(std::span<const StepSequence> sequences) {
     results_[s].token_ids.clear();
     results_[s].logprobs.clear();
     results_[s].prompt_logprobs.resize(static_cast<std::size_t>(sequence.score_rows));
+    results_[s].failed = false;
     missed_[s] = 0;
     add_rows(s, 0, sequence.score_rows, row, false);
     if (!sequence.sample) continue;
@@ -80,9 +90,27 @@ void DecoderRunner::launch(std::span<const StepSequence> sequences) {
     check(first >= 0, "a token that is no draft comes before the drafts");
     add_rows(s, first, 1 + sequence.drafts, row + static_cast<std::int32_t>(first), true);
     if (sequence.sampler->constrained()) constrained_.push_back(s);
+    if (decoder_.draws_tokens()) let_device_draw(sequence);
   }
-  decoder_.forward(batch_.view(), *cache_);
+  Batch batch = batch_.view();
+  if (device_draws_) {
+    draws_.resize(rows_.size());
+    batch.draws = draws_;
+    decoder_.forward_and_draw(batch, *cache_, std::span(rows_).first(std::min(rows_.size(), rows_at_once_)));
+  } else {
+    decoder_.forward(batch, *cache_);
+  }
   prepare_masks();
+}
+
+// The sequence's work was added last.
+void DecoderRunner::let_device_draw(const StepSequence& sequence) {
+  if (sequence.drafts > 0 || wants_logprobs(sequence.sampler->params())) return;
+  const std::optional<TokenDraw> draw = sequence.sampler->plain_draw();
+  if (!draw) return;
+  draws_.resize(rows_.size());
+  draws_.back() = *draw;
+  work_.back().on_device = device_draws_ = true;
 }
 
 // While a device computes the forward pass.
@@ -102,15 +130,19 @@ std::span<const StepResult> DecoderRunner::results() {
   std::size_t next = 0;  // in work_
   for (std::size_t first = 0; first < rows_.size(); first += rows_at_once_) {
     const std::size_t count = std::min(rows_at_once_, rows_.size() - first);
-    const std::span<const float> logits = decoder_.logits(std::span(rows_).subspan(first, count));
     const std::size_t from = next;
     while (next < work_.size() && work_[next].first_row < first + count) ++next;
+    const std::span<Work> piece = std::span(work_).subspan(from, next - from);
+    const std::span<const float> logits = piece_logits(first, count, piece);
+    if (logits.empty()) continue;
     const auto body = [&](std::int64_t begin, std::int64_t end, int thread) {
-      for (auto w = from + static_cast<std::size_t>(begin); w < from + static_cast<std::size_t>(end); ++w)
-        do_work(work_[w], logits.subspan((work_[w].first_row - first) * vocabulary_),
-                scratch_[static_cast<std::size_t>(thread)]);
+      for (const Work& work :
+           piece.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)))
+        if (!work.on_device)
+          do_work(work, logits.subspan(work.logits_row * vocabulary_),
+                  scratch_[static_cast<std::size_t>(thread)]);
     };
-    const auto items = static_cast<std::int64_t>(next - from);
+    const auto items = static_cast<std::int64_t>(piece.size());
     if (items == 1)
       body(0, 1, 0);
     else
@@ -119,9 +151,47 @@ std::span<const StepResult> DecoderRunner::results() {
   return results;
 }
 
-// `logits` begins with the work's first row.
+// The logits that the host needs of rows [first, first + count) and where each work's are; takes the tokens
+// that the device drew.
+std::span<const float> DecoderRunner::piece_logits(std::size_t first, std::size_t count,
+                                                   std::span<Work> piece) {
+  const std::span<const std::int32_t> rows = std::span(rows_).subspan(first, count);
+  if (!device_draws_) {
+    for (Work& work : piece) work.logits_row = work.first_row - first;
+    return decoder_.logits(rows);
+  }
+  if (first > 0) decoder_.draw(rows, static_cast<std::int64_t>(first));
+  decoder_.read_drawn(std::span(drawn_).first(count));
+  read_rows_.clear();
+  for (Work& work : piece) {
+    if (work.on_device) {
+      accept_drawn(work, drawn_[work.first_row - first]);
+      continue;
+    }
+    work.logits_row = read_rows_.size();
+    for (std::size_t row = work.first_row; row < work.end_row; ++row)
+      read_rows_.push_back(static_cast<std::int32_t>(row - first));
+  }
+  return read_rows_.empty() ? std::span<const float>() : decoder_.drawn_logits(read_rows_);
+}
+
+void DecoderRunner::accept_drawn(const Work& work, std::int32_t token) {
+  StepResult& result = results_[work.sequence];
+  if (token < 0) {
+    result.failed = true;
+    return;
+  }
+  result.token_ids.push_back(token);
+  sequences_[work.sequence].sampler->accept(token);
+}
+
+// `logits` begins with the work's first row. A sequence whose numbers overflowed takes no other with it.
 void DecoderRunner::do_work(const Work& work, std::span<const float> logits, Scratch& scratch) {
-  work.draws ? draw(work, logits, scratch) : score(work, logits.first(vocabulary_), scratch);
+  try {
+    work.draws ? draw(work, logits, scratch) : score(work, logits.first(vocabulary_), scratch);
+  } catch (const NanLogit&) {
+    std::atomic_ref(results_[work.sequence].failed).store(true, std::memory_order_relaxed);
+  }
 }
 
 // A draft is accepted when it is the very token that the sampler draws there. Draws are a function of seed,

@@ -255,6 +255,13 @@ void EngineCore::commit(std::span<const StepResult> results) {
 
 void EngineCore::commit(const PlannedSequence& planned, const StepResult& result, double now) {
   Sequence& sequence = *planned.sequence;
+  if (result.failed) {
+    sequence.drop_drafts();
+    sequence.finish_reason = FinishReason::kError;
+    add_output(sequence);
+    end(sequence, FinishReason::kError);
+    return;
+  }
   const bool sampled = planned.computes_all();
   const auto drawn = static_cast<std::int64_t>(result.token_ids.size());
   check(sampled ? drawn >= 1 && drawn <= planned.drafts + 1 : drawn == 0, "as many tokens as asked for");
@@ -308,6 +315,9 @@ void EngineCore::append(Sequence& sequence, std::int32_t token) {
     sequence.stop_token_id = token;
   } else if (sequence.known() >= sequence.max_total) {
     sequence.finish_reason = FinishReason::kLength;
+  } else if (ends_repeating(sequence.history().subspan(static_cast<std::size_t>(sequence.prompt_tokens)),
+                            sequence.sampler.params().repetition_detection)) {
+    sequence.finish_reason = FinishReason::kRepetition;
   }
 }
 

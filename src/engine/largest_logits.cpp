@@ -19,7 +19,7 @@ void LargestLogits::scan(std::span<const float> logits) {
   check(!logits.empty(), "there are logits");
   logits_ = logits;
   maxima_.resize((logits.size() + kLogitBlock - 1) / kLogitBlock);
-  check(logit_kernels().block_maxima(logits.data(), logits.size(), maxima_.data()), "logits are numbers");
+  if (!logit_kernels().block_maxima(logits.data(), logits.size(), maxima_.data())) throw NanLogit();
   largest_ = *std::max_element(maxima_.begin(), maxima_.end());
 }
 

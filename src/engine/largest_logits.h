@@ -6,7 +6,15 @@
 #include <span>
 #include <vector>
 
+#include "base/check.h"
+
 namespace bise {
+
+// A logit is no number: weights or sums overflowed.
+class NanLogit : public InternalError {
+ public:
+  NanLogit() : InternalError("a logit is no number") {}
+};
 
 struct RankedLogit {
   float logit;
@@ -23,7 +31,7 @@ class LargestLogits {
   LargestLogits() = default;
   explicit LargestLogits(std::int64_t vocab_size);
 
-  // Looks at a row, which stays where it is. Throws InternalError when it has a NaN.
+  // Looks at a row, which stays where it is. Throws NanLogit when it has a NaN.
   void scan(std::span<const float> logits);
   // Of the row scanned last.
   float largest() const { return largest_; }

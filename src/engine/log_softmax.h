@@ -13,7 +13,7 @@ struct TokenLogprob {
   bool operator==(const TokenLogprob&) const = default;
 };
 
-// The largest of at least one value. Throws InternalError when there is a NaN.
+// The largest of at least one value. Throws NanLogit when there is a NaN.
 float largest_value(std::span<const float> values);
 
 // ln(sum over i of exp(logits[i])). Exponentials in float32 (relative error 2e-7), sums in double.

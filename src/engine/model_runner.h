@@ -36,6 +36,7 @@ struct StepResult {
   std::vector<std::int32_t> token_ids;  // drawn: 1 + accepted drafts, none without `sample`
   std::vector<PositionLogprobs> logprobs;
   std::vector<PositionLogprobs> prompt_logprobs;
+  bool failed = false;  // its logits are no numbers: nothing else counts, and the request ends with kError
 };
 
 class ModelRunner {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -12,6 +13,16 @@
 #include "engine/token_constraint.h"
 
 namespace bise {
+
+// Ends a sequence whose output ends with `min_count` times the same pattern; vLLM's
+// RepetitionDetectionParams.
+struct RepetitionDetection {
+  std::int64_t max_pattern_size = 0;  // tokens; 0: off
+  std::int64_t min_pattern_size = 0;  // 0: 1
+  std::int64_t min_count = 0;         // at least 2, unless off
+};
+// Whether the tokens end so.
+bool ends_repeating(std::span<const std::int32_t> token_ids, const RepetitionDetection& detection);
 
 // Names, meanings and defaults are vLLM's (spec/serving.md section 1.4).
 struct SamplingParams {
@@ -25,6 +36,7 @@ struct SamplingParams {
   std::int64_t max_tokens = 16;
   std::int64_t min_tokens = 0;                    // stop tokens are not drawn before
   std::vector<std::int32_t> stop_token_ids = {};  // the model's end-of-sequence ids included
+  RepetitionDetection repetition_detection = {};
 
   std::vector<std::pair<std::int32_t, float>> logit_bias = {};
   std::vector<std::int32_t> allowed_token_ids = {};        // empty: all
@@ -63,12 +75,13 @@ enum class Admission {
 std::string_view admission_text(Admission admission);
 
 enum class FinishReason {
-  kStop,    // a stop token, or the caller said so
-  kLength,  // max_tokens, or the context is full
-  kAbort,   // cancelled, or not admitted
-  kError,   // the engine failed
+  kStop,        // a stop token, or the caller said so
+  kLength,      // max_tokens, or the context is full
+  kAbort,       // cancelled, or not admitted
+  kError,       // the engine failed, or the sequence's logits are no numbers
+  kRepetition,  // repetition_detection
 };
-// "stop", "length", "abort", "error"
+// "stop", "length", "abort", "error", "repetition"
 std::string_view finish_reason_text(FinishReason reason);
 
 struct GenerationResult {

@@ -50,7 +50,8 @@ bool valid(const SamplingParams& params, std::int64_t vocab_size) {
          params.top_p <= 1 && params.min_p >= 0 && params.min_p <= 1 && params.repetition_penalty > 0 &&
          std::isfinite(params.repetition_penalty) && std::abs(params.presence_penalty) <= 2 &&
          std::abs(params.frequency_penalty) <= 2 && params.max_tokens >= 1 && params.min_tokens >= 0 &&
-         params.min_tokens <= params.max_tokens && params.logprobs >= SamplingParams::kNoLogprobs &&
+         params.min_tokens <= params.max_tokens && params.repetition_detection.max_pattern_size >= 0 &&
+         params.logprobs >= SamplingParams::kNoLogprobs &&
          params.prompt_logprobs >= SamplingParams::kNoLogprobs &&
          std::ranges::all_of(
              params.logit_bias,
@@ -207,6 +208,14 @@ std::int32_t Sampler::sample(std::span<const float> logits, Scratch& scratch) {
   }
   check(token >= 0, "a token was drawn");
   return token;
+}
+
+std::optional<TokenDraw> Sampler::plain_draw() const {
+  if (changes_logits()) return std::nullopt;
+  if (params_.greedy()) return TokenDraw{};
+  if (params_.top_p < 1 || params_.top_k > 0 || params_.min_p > 0) return std::nullopt;
+  const GumbelKey key = gumbel_key(seed_, prompt_tokens_ + generated_);
+  return TokenDraw{inverse_temperature(), key.low, key.high};
 }
 
 std::span<const float> Sampler::processed_logits(std::span<const float> logits, Scratch& scratch) {

@@ -8,9 +8,11 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "backend/backend.h"
 #include "engine/largest_logits.h"
 #include "engine/request.h"
 #include "engine/token_counts.h"
@@ -47,8 +49,11 @@ class Sampler {
   // needs no logits.
   void prepare();
   // The next token of the sequence. When everything is masked, it is drawn from what the constraint alone
-  // leaves, or the allowed ids alone. Throws InternalError when a logit is no number.
+  // leaves, or the allowed ids alone. Throws NanLogit when a logit is no number.
   std::int32_t sample(std::span<const float> logits, Scratch& scratch);
+  // How a device can draw the next token by itself, when sample() is an argmax of the logits as they are,
+  // with or without temperature and noise. A function of the request and of how many tokens it has.
+  std::optional<TokenDraw> plain_draw() const;
   // The logits that sample() draws from, in `scratch`: divided by the temperature, removed tokens at
   // -infinity; of a greedy request, those before the temperature.
   std::span<const float> processed_logits(std::span<const float> logits, Scratch& scratch);
@@ -81,7 +86,7 @@ class Sampler {
   bool mask_ready_ = false;
 };
 
-// Index of the largest value, the first of equals. Throws InternalError when there is a NaN.
+// Index of the largest value, the first of equals. Throws NanLogit when there is a NaN.
 std::int32_t argmax(std::span<const float> values);
 
 }  // namespace bise

@@ -117,7 +117,8 @@ GenerationFields read_generation_fields(RequestReader& reader, const HttpRequest
   reader.strings("stop", true);
   reader.strings("bad_words");
   for (const char* name : {"stop_token_ids", "allowed_token_ids", "logprob_token_ids"}) reader.integers(name);
-  for (const char* name : {"logit_bias", "stream_options", "response_format", "structured_outputs"})
+  for (const char* name :
+       {"logit_bias", "stream_options", "response_format", "structured_outputs", "repetition_detection"})
     reader.object(name);
   for (const char* name : {"request_id", "session_id", "cache_salt", "truncation_side"}) reader.string(name);
   reader.problems().throw_if_any();

@@ -20,7 +20,7 @@ constexpr std::array kIteration = {1.,   8.,    16.,   32.,   64.,   128.,  256.
                                    512., 1024., 2048., 4096., 8192., 16384.};
 constexpr std::array kParamsN = {1., 2., 5., 10., 20.};
 constexpr std::array kReasons = {FinishReason::kStop, FinishReason::kLength, FinishReason::kAbort,
-                                 FinishReason::kError};
+                                 FinishReason::kError, FinishReason::kRepetition};
 constexpr std::size_t kRecentRequests = 1000;
 
 double ratio(std::int64_t part, std::int64_t whole) {

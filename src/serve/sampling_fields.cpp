@@ -82,6 +82,23 @@ void read_stop(RequestReader& reader, const ServedModel& model, GenerationFields
                                  model.eos_token_ids.end());
 }
 
+void read_repetition_detection(RequestReader& reader, SamplingParams& params) {
+  const Json* object = reader.object("repetition_detection");
+  if (!object) return;
+  RequestReader inner(*object, reader.location("repetition_detection"), reader.problems());
+  RepetitionDetection& detection = params.repetition_detection;
+  detection.max_pattern_size = inner.integer("max_pattern_size").value_or(0);
+  detection.min_pattern_size = inner.integer("min_pattern_size").value_or(0);
+  detection.min_count = inner.integer("min_count").value_or(0);
+  check_range(detection.max_pattern_size >= 0, "max_pattern_size", "must be at least 0",
+              detection.max_pattern_size);
+  check_range(detection.min_pattern_size >= 0 && detection.min_pattern_size <= detection.max_pattern_size,
+              "min_pattern_size", "must be at least 0 and at most max_pattern_size",
+              detection.min_pattern_size);
+  check_range(detection.max_pattern_size == 0 || detection.min_count >= 2, "min_count",
+              "must be at least 2 when max_pattern_size is set", detection.min_count);
+}
+
 // As vLLM: the word as a start of text and, where that is as many tokens, after a space.
 std::vector<std::vector<std::int32_t>> bad_word_tokens(const std::vector<std::string>& words,
                                                        const Tokenizer& tokenizer) {
@@ -162,6 +179,7 @@ void read_vocabulary_fields(RequestReader& reader, const ServedModel& model, Gen
 void read_sampling_fields(RequestReader& reader, const ServedModel& model, GenerationFields& fields) {
   read_ranges(reader, model, fields);
   read_stop(reader, model, fields);
+  read_repetition_detection(reader, fields.sampling);
   read_vocabulary_fields(reader, model, fields);
 }
 

@@ -87,8 +87,9 @@ std::string detokenize_answer(const Json& body, const ServedModel& model) {
   std::vector<std::int32_t> ids;
   for (const std::int64_t id : *tokens) {
     if (id < 0 || id >= model.vocab_size)
-      throw field_error(fmt::format("Token id {} is out of vocabulary. Vocabulary size: {}", id, model.vocab_size),
-                        "tokens", fmt::format("{}", id));
+      throw field_error(
+          fmt::format("Token id {} is out of vocabulary. Vocabulary size: {}", id, model.vocab_size),
+          "tokens", fmt::format("{}", id));
     ids.push_back(static_cast<std::int32_t>(id));
   }
   std::string out = R"({"prompt":)";

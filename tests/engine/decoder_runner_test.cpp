@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -255,6 +256,37 @@ TEST(DecoderRunner, LogprobsModes) {
     }
     EXPECT_EQ(std::isinf(actual.top[2].logprob), is_processed(mode));
   }
+}
+
+// A sequence whose numbers overflow fails alone; its blocks serve the next one.
+TEST(DecoderRunner, LogitsThatAreNoNumbersFailTheirSequence) {
+  TinySetup setup;
+  std::vector<float> embedding(320 * 128);
+  for (std::size_t i = 0; i < embedding.size(); ++i) embedding[i] = std::sin(static_cast<float>(i));
+  const std::int32_t broken = 319;
+  std::fill_n(embedding.end() - 128, 128, std::numeric_limits<float>::infinity());
+  setup.model.weights.embed_tokens =
+      setup.backend->prepare_tensor(from_float(embedding, DType::kBF16, {320, 128}));
+  Decoder decoder(*setup.backend, setup.model.config, setup.model.weights,
+                  {.max_tokens = 64, .max_logit_rows = 3});
+  DecoderRunner runner(decoder, setup.pool,
+                       {.num_blocks = 40, .max_num_seqs = 8, .max_sequence_tokens = 128});
+  std::vector<std::int32_t> prompt = random_tokens(12, 319, 4);
+  const SamplingParams greedy{.temperature = 0};
+  const auto expected = expected_output(decoder, prompt, greedy, 1);
+  std::vector<std::int32_t> bad_prompt = random_tokens(30, 319, 5);
+  bad_prompt[3] = broken;
+  Running bad(bad_prompt, greedy, runner, 0, 2), good(prompt, greedy, runner, 4, 2),
+      next(prompt, greedy, runner, 0, 2);
+  const std::vector<StepSequence> both = {bad.step(64), good.step(64)};
+  runner.launch(both);
+  EXPECT_TRUE(runner.results()[0].failed);
+  EXPECT_FALSE(runner.results()[1].failed);
+  EXPECT_EQ(runner.results()[1].token_ids, expected);
+  const std::vector<StepSequence> again = {next.step(64)};
+  runner.launch(again);
+  EXPECT_FALSE(runner.results()[0].failed);
+  EXPECT_EQ(runner.results()[0].token_ids, expected);
 }
 
 }  // namespace

@@ -120,6 +120,30 @@ TEST(Engine, StopTokensEndARequestAfterMinTokens) {
   }
 }
 
+TEST(Engine, FindsRepeatedEnds) {
+  struct Case {
+    std::vector<std::int32_t> tokens;
+    RepetitionDetection detection;
+    bool repeats;
+  };
+  for (const Case& test : std::vector<Case>{
+           {{1, 1, 1}, {}, false},
+           {{1, 1, 1}, {.max_pattern_size = 1, .min_count = 3}, true},
+           {{1, 1, 1}, {.max_pattern_size = 1, .min_count = 4}, false},
+           {{1, 1, 2}, {.max_pattern_size = 3, .min_count = 2}, false},
+           {{9, 1, 2, 1, 2}, {.max_pattern_size = 2, .min_count = 2}, true},
+           {{9, 1, 2, 1, 2}, {.max_pattern_size = 1, .min_count = 2}, false},
+           {{7, 7}, {.max_pattern_size = 4, .min_pattern_size = 2, .min_count = 2}, false},
+           {{7, 7, 7, 7}, {.max_pattern_size = 4, .min_pattern_size = 2, .min_count = 2}, true},
+           {{1, 2, 3, 1, 2, 3, 1, 2}, {.max_pattern_size = 4, .min_count = 2}, true},
+           {{1, 2, 3, 1, 2, 3, 4}, {.max_pattern_size = 4, .min_count = 2}, false},
+           {{1, 2}, {.max_pattern_size = INT64_MAX, .min_pattern_size = 1, .min_count = INT64_MAX}, false},
+           {{}, {.max_pattern_size = 3, .min_count = 2}, false},
+       })
+    EXPECT_EQ(ends_repeating(test.tokens, test.detection), test.repeats)
+        << testing::PrintToString(test.tokens) << " " << test.detection.max_pattern_size;
+}
+
 TEST(Engine, FinishEndsARequestWithinOneStep) {
   Heard heard;
   std::atomic<std::int64_t> steps = 0;

@@ -65,6 +65,7 @@ class IdleBackend final : public Backend {
     return std::make_unique<IdleCache>(shape);
   }
   void begin_step(const Batch&, KvCache&) override {}
+  void copy_block(KvCache&, std::int64_t, std::int64_t) override {}
   void embed(const DeviceTensor&, Matrix&) override {}
   void add_rms_norm(const Matrix*, Matrix&, const DeviceTensor&, float, InputEncoding, LinearInput&,
                     std::span<const std::int32_t>) override {}

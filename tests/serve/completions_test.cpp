@@ -169,24 +169,27 @@ TEST(Completions, StopRules) {
     const char* stop_reason;
     int tokens;
   };
-  for (const Case& test : std::vector<Case>{
-           {R"("max_tokens": 100)", "one two three", "stop", "null", 14},
-           {R"("max_tokens": 5)", "one t", "length", "null", 5},
-           {R"("stop": "two", "max_tokens": 100)", "one ", "stop", "\"two\"", 7},
-           {R"("stop": ["three", "wo"], "max_tokens": 100)", "one t", "stop", "\"wo\"", 7},
-           {R"("stop": "two", "include_stop_str_in_output": true, "max_tokens": 100)", "one two", "stop",
-            "\"two\"", 7},
-           {R"("stop": "o", "min_tokens": 4, "max_tokens": 100)", "one tw", "stop", "\"o\"", 7},
-           // 52 is the space.
-           {R"("stop_token_ids": [52], "max_tokens": 100)", "one", "stop", "52", 4},
-           {R"("stop_token_ids": [52], "include_stop_str_in_output": true, "max_tokens": 100)", "one ",
-            "stop", "52", 4},
-           {R"("ignore_eos": true, "max_tokens": 16)", "one two three", "length", "null", 16},
-           {R"("ignore_eos": true, "max_tokens": 16, "skip_special_tokens": false)",
-            "one two three</s></s></s>", "length", "null", 16},
-           {R"("ignore_eos": true, "stop_token_ids": [2], "max_tokens": 16)", "one two three", "stop", "2",
-            14},
-       }) {
+  for (
+      const Case& test : std::vector<Case>{
+          {R"("max_tokens": 100)", "one two three", "stop", "null", 14},
+          {R"("max_tokens": 5)", "one t", "length", "null", 5},
+          {R"("stop": "two", "max_tokens": 100)", "one ", "stop", "\"two\"", 7},
+          {R"("stop": ["three", "wo"], "max_tokens": 100)", "one t", "stop", "\"wo\"", 7},
+          {R"("stop": "two", "include_stop_str_in_output": true, "max_tokens": 100)", "one two", "stop",
+           "\"two\"", 7},
+          {R"("stop": "o", "min_tokens": 4, "max_tokens": 100)", "one tw", "stop", "\"o\"", 7},
+          // 52 is the space.
+          {R"("stop_token_ids": [52], "max_tokens": 100)", "one", "stop", "52", 4},
+          {R"("stop_token_ids": [52], "include_stop_str_in_output": true, "max_tokens": 100)", "one ", "stop",
+           "52", 4},
+          {R"("ignore_eos": true, "max_tokens": 16)", "one two three", "length", "null", 16},
+          {R"("ignore_eos": true, "max_tokens": 16, "skip_special_tokens": false)",
+           "one two three</s></s></s>", "length", "null", 16},
+          {R"("ignore_eos": true, "max_tokens": 30, "repetition_detection": {"max_pattern_size": 2, "min_count": 4})",
+           "one two three", "repetition", "null", 17},
+          {R"("ignore_eos": true, "stop_token_ids": [2], "max_tokens": 16)", "one two three", "stop", "2",
+           14},
+      }) {
     const Json answer = Json::parse(ask(service, std::string(R"({"prompt": "x", )") + test.fields + "}"));
     const Json& choice = answer["choices"][0];
     EXPECT_EQ(choice["text"], test.text) << test.fields;
