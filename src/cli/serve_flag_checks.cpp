@@ -139,6 +139,8 @@ void check_engine(ServeSettings& settings, const Texts& texts) {
   read_speculation(texts, settings.engine);
   if (settings.mock_token_seconds < 0 || settings.mock_token_seconds > 60)
     throw Error("value is out of range").at("--mock-token-seconds").expected("0 to 60");
+  if (settings.mock_fail_after_steps < 0)
+    throw Error("value is out of range").at("--mock-fail-after-steps").expected("0 or more");
 }
 
 void check_answers(const ServeSettings& settings) {

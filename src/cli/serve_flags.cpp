@@ -20,6 +20,8 @@ void declare_model(Flags& flags, ServeSettings& settings, Texts& texts) {
       "--load-format", settings.load_format,
       "auto, hf, safetensors or mistral: read what is there; mock: no weights, fixed time per token");
   flags.option("--mock-token-seconds", settings.mock_token_seconds, "step time of --load-format mock");
+  flags.option("--mock-fail-after-steps", settings.mock_fail_after_steps,
+               "after so many steps --load-format mock fails as a broken device does; 0: never");
   flags.option("--dtype", texts.dtype, "no effect: weights stay as the checkpoint stores them");
   flags.option("--quantization", settings.quantization, "must be the checkpoint's method, when given (-q)");
   flags.option("--max-model-len", texts.max_model_len,

@@ -22,6 +22,7 @@ struct ServeSettings {
   std::vector<std::string> served_model_names;
   std::string load_format = "auto";  // auto, hf, safetensors, mistral: all read what is there; mock
   double mock_token_seconds = 0.01;
+  std::int64_t mock_fail_after_steps = 0;
   std::string generation_config = "auto";  // auto, vllm, or a folder
   std::string override_generation_config = "{}";
   std::string fingerprint_mode = "full", fingerprint_value;

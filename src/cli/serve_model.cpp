@@ -110,6 +110,7 @@ std::unique_ptr<ModelRunner> ServeModel::make_mock_runner(const EngineOptions& o
                         ? settings_.num_gpu_blocks_override
                         : 1 + options.max_num_seqs * (options.max_model_len / mock.block_size + 1);
   mock.seconds_per_step = settings_.mock_token_seconds;
+  mock.fail_after_steps = settings_.mock_fail_after_steps;
   // Control tokens stand at the front of the vocabularies; a drawn one would end or hide text.
   mock.first_token = std::min<std::int64_t>(1000, mock.vocab_size / 2);
   server_warning("--load-format mock: no weights are loaded, and tokens are random, one every {} seconds",

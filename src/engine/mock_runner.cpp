@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "base/check.h"
+#include "base/error.h"
 
 namespace bise {
 namespace {
@@ -41,6 +42,8 @@ std::int32_t MockRunner::token_after(std::int32_t last, std::int64_t length) con
 }
 
 void MockRunner::launch(std::span<const StepSequence> sequences) {
+  if (options_.fail_after_steps > 0 && ++steps_ > options_.fail_after_steps)
+    throw Error("the mock's device is gone").got(fmt::format("step {}", steps_));
   if (results_.size() < sequences.size()) results_.resize(sequences.size());
   sequences_ = sequences.size();
   std::size_t tokens = 0;

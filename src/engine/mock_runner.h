@@ -18,6 +18,7 @@ struct MockRunnerOptions {
   double seconds_per_step = 0, seconds_per_token = 0;
   // Drawn tokens have ids in [first_token, vocab_size): ids below may be stop tokens and the like.
   std::int64_t first_token = 0;
+  std::int64_t fail_after_steps = 0;  // later steps throw Error, as a device that is gone would; 0: never
 };
 
 class MockRunner : public ModelRunner {
@@ -43,6 +44,7 @@ class MockRunner : public ModelRunner {
   KvLayout layout_;
   std::vector<StepResult> results_;  // of the largest step so far
   std::size_t sequences_ = 0;
+  std::int64_t steps_ = 0;
   std::chrono::steady_clock::time_point ready_;
 };
 

@@ -210,6 +210,19 @@ def test_a_second_signal_ends_at_once():
         assert time.monotonic() - started < 2
 
 
+def test_a_failed_step_ends_requests_and_the_process():
+    with serving.Server(*MOCK, "--mock-token-seconds", "0.02", "--mock-fail-after-steps", "30") as server:
+        streams = [Stream(server) for _ in range(10)]
+        started = time.monotonic()
+        assert server.process.wait(10) == 70
+        assert time.monotonic() - started < 8
+        for stream in streams:
+            stream.join(10)
+            # Told in the stream, which is closed in order.
+            assert b'"error"' in stream.text and stream.text.rstrip().endswith(b"data: [DONE]"), stream.text[-300:]
+        assert "the mock's device is gone" in server.log()
+
+
 def test_killed_clients_leave_nothing_behind(smollm2):
     program = (f"import http.client, json, time\n"
                f"c = [http.client.HTTPConnection('127.0.0.1', {smollm2.port}) for _ in range(6)]\n"
