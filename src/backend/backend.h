@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -26,6 +27,13 @@
 
 namespace bise {
 
+// How a device draws a token: the argmax of logit * factor + Gumbel noise, whose bits are a hash of the key
+// and the token (engine/gumbel.h); with factor 0 the argmax of the logits alone. The first of equals.
+struct TokenDraw {
+  float factor = 0;
+  std::uint32_t key_low = 0, key_high = 0;
+};
+
 // The tokens of one step: for each sequence its next query tokens (a prompt's chunk or one token), ragged.
 // Host memory that stays valid until the step's results have been read.
 struct Batch {
@@ -37,6 +45,7 @@ struct Batch {
   // model/kv_layout.h).
   std::span<const std::int32_t> block_table;
   std::int64_t blocks_per_sequence = 0, groups = 1;
+  std::span<const TokenDraw> draws = {};  // of the rows that draw() is called with, where it is
 
   std::int64_t tokens() const { return static_cast<std::int64_t>(token_ids.size()); }
   std::int64_t sequences() const { return static_cast<std::int64_t>(context_lengths.size()); }
@@ -162,6 +171,18 @@ struct MemoryInfo {
 // Memory of this process's machine, or of the container that limits it.
 MemoryInfo host_memory();
 
+// Steps of one token a sequence with little work on the host: what a step launches is recorded once for each
+// size of step and replayed for later ones. Made by a backend and used with it alone.
+class StepRecorder {
+ public:
+  virtual ~StepRecorder() = default;
+  // begin_step(batch, cache), then `operations`, which are the same at every call of this recorder and
+  // compute all rows of the step. Rows are added up to a size that was recorded, at most `most_rows` in all:
+  // they write into block 0 of the cache, which no sequence may have, and draw tokens that nobody reads.
+  virtual void run(const Batch& batch, KvCache& cache, std::int64_t most_rows,
+                   const std::function<void()>& operations) = 0;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -183,6 +204,10 @@ class Backend {
   virtual std::unique_ptr<DeviceTensor> prepare_tensor(const Tensor& tensor) = 0;
 
   virtual std::unique_ptr<Matrix> make_matrix(std::int64_t max_rows, std::int64_t columns) = 0;
+  // For products that the next operation reads; the backend may keep them in a shorter float type.
+  virtual std::unique_ptr<Matrix> make_intermediate(std::int64_t max_rows, std::int64_t columns) {
+    return make_matrix(max_rows, columns);
+  }
   virtual std::unique_ptr<LinearInput> make_linear_input(std::int64_t max_rows, std::int64_t columns) = 0;
   virtual std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) = 0;
 
@@ -220,6 +245,17 @@ class Backend {
   // Mixtral's sparse MLP: softmax over the router's logits, the top experts_per_token kept and renormalized
   // to sum 1, out = sum of weight * down(silu(gate x) * up x). `in` has InputType::kNone.
   virtual void experts(const LinearInput& in, const ExpertWeights& weights, Matrix& out) = 0;
+
+  // Whether draw() and what follows it work, so that tokens are drawn without bringing logits to the host.
+  virtual bool draws_tokens() const { return false; }
+  // Draws a token for each row of `logits`, as batch.draws[first_draw], ... say.
+  virtual void draw(const Matrix& logits, std::int64_t first_draw);
+  // The tokens of the draw() launched last: as many as `out` holds; -1 where a logit was no number.
+  virtual void read_drawn(std::span<std::int32_t> out);
+  // Some rows of the matrix of the draw() launched last [rows, columns].
+  virtual void read_rows(const Matrix& matrix, std::span<const std::int32_t> rows, std::span<float> out);
+  // Null where steps are not recorded.
+  virtual std::unique_ptr<StepRecorder> make_step_recorder() { return nullptr; }
 
   // Host access, after all operations before it. Row-major float32, exactly rows * columns values.
   virtual void read(const Matrix& matrix, std::span<float> out) = 0;

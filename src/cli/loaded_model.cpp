@@ -12,7 +12,7 @@ LoadedModel::LoadedModel(const std::filesystem::path& folder, Runtime& runtime, 
     : folder_(folder), runtime_(runtime), loader_(folder), tokenizer_(Tokenizer::load(folder)) {
   const Stopwatch watch;
   weights_ = loader_.load_model(runtime.backend());
-  decoder_ = std::make_unique<Decoder>(runtime.backend(), loader_.config(), weights_, limits);
+  decoder_ = std::make_unique<Decoder>(runtime.backend(), loader_.config(), weights_, runtime.limits(limits));
   load_seconds_ = watch.seconds();
   log_debug("loaded {} in {:.2f} s", folder.string(), load_seconds_);
 }

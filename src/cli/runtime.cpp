@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "base/error.h"
+#include "base/log.h"
 
 namespace bise {
 namespace {
@@ -19,10 +21,26 @@ int checked_threads(std::int64_t threads) {
   return static_cast<int>(threads);
 }
 
+// Null, and a line that says why, where there is no GPU to use.
+std::unique_ptr<Backend> try_cuda(const DeviceFlags& flags) {
+  const bool asked_for = flags.device == "cuda";
+  if (!asked_for && !built_with_cuda()) return nullptr;
+  try {
+    return make_cuda_backend(0);
+  } catch (const Error& error) {
+    if (asked_for)
+      log_warning("computing on the CPU: {}", error.what());
+    else
+      log_debug("computing on the CPU: {}", error.what());
+    return nullptr;
+  }
+}
+
 std::unique_ptr<Backend> make_backend(const DeviceFlags& flags, ThreadPool& pool) {
   if (flags.device == "reference") return make_reference_backend();
-  if (flags.device == "cuda") return make_cuda_backend(0);
-  if (flags.device != "cpu" && flags.device != "auto")
+  if (flags.device == "cuda" || flags.device == "auto")
+    if (auto cuda = try_cuda(flags)) return cuda;
+  if (flags.device != "cuda" && flags.device != "cpu" && flags.device != "auto")
     throw Error("unknown device").at("--device").expected("auto, cpu, cuda or reference").got(flags.device);
   return make_cpu_backend(pool, flags.isa == "auto" ? available_isas().back() : parse_isa(flags.isa));
 }
@@ -37,7 +55,8 @@ std::string processor_name() {
 }  // namespace
 
 void DeviceFlags::declare(Flags& flags) {
-  flags.option("--device", device, "auto, cpu, cuda or reference (plain and slow)");
+  flags.option("--device", device,
+               "auto (cuda where there is a GPU), cpu, cuda or reference (plain and slow)");
   flags.option("--isa", isa, "instruction set on the CPU: auto, scalar, avx2, avx512 or amx");
   flags.option("--threads", threads, "threads; 0 = one a processor");
   flags.option("--kv-cache-dtype", kv_cache_dtype, "bfloat16, fp8 (fp8_e4m3) or float32");
@@ -52,6 +71,14 @@ DType DeviceFlags::cache_dtype() const {
 
 Runtime::Runtime(const DeviceFlags& flags)
     : pool_(checked_threads(flags.threads)), backend_(make_backend(flags, pool_)) {}
+
+DecoderLimits Runtime::limits(DecoderLimits least) const {
+  if (backend_->memory().host) return least;
+  // A step of many tokens keeps a device busy; one of decoding draws for all sequences at once.
+  least.max_tokens = std::max<std::int64_t>(least.max_tokens, 8192);
+  least.max_logit_rows = std::max<std::int64_t>(least.max_logit_rows, 256);
+  return least;
+}
 
 std::string Runtime::description() const {
   return fmt::format("{}, {} threads, {}", processor_name(), pool_.threads(), backend_->name());

@@ -8,6 +8,7 @@
 #include "backend/backend.h"
 #include "base/thread_pool.h"
 #include "cli/flags.h"
+#include "model/decoder.h"
 
 namespace bise {
 
@@ -25,11 +26,15 @@ struct DeviceFlags {
 // Threads and backend; lives as long as the command.
 class Runtime {
  public:
-  // Throws Error for a device or instruction set that this machine or build lacks.
+  // Throws Error for an unknown device and for an instruction set that this machine lacks. Without a GPU that
+  // can be used, "cuda" computes on the CPU and says so.
   explicit Runtime(const DeviceFlags& flags);
 
   ThreadPool& pool() { return pool_; }
   Backend& backend() { return *backend_; }
+  bool on_device() const { return !backend_->memory().host; }
+  // `least`, or more where the device gains from larger steps.
+  DecoderLimits limits(DecoderLimits least = {}) const;
   // "Intel(R) Xeon(R) Processor, 2 threads, cpu amx"
   std::string description() const;
 

@@ -69,7 +69,7 @@ std::int64_t ServeModel::longest_context() const {
 }
 
 std::string ServeModel::device_word() const {
-  return settings_.device.device == "cuda" ? "GPU" : "CPU";
+  return runtime_ && runtime_->on_device() ? "GPU" : "CPU";
 }
 
 ServeModel::TextParts ServeModel::load_text() const {
@@ -96,7 +96,7 @@ void ServeModel::load_weights(const EngineOptions& options) {
   server_info("Loading weights took {:.2f} seconds", watch.seconds());
   DecoderLimits limits;
   limits.max_tokens = options.max_num_batched_tokens;
-  limits.max_logit_rows = std::min<std::int64_t>(options.max_num_seqs, 128);
+  limits.max_logit_rows = std::min<std::int64_t>(options.max_num_seqs, runtime_->on_device() ? 1024 : 128);
   decoder_ = std::make_unique<Decoder>(runtime_->backend(), config(), weights_, limits);
   server_info("Model loading took {:.2f} GiB memory and {:.6f} seconds",
               static_cast<double>(decoder_->memory_use(nullptr).weights) / kGiB, watch.seconds());
@@ -133,6 +133,8 @@ std::unique_ptr<ModelRunner> ServeModel::make_runner(EngineOptions& options) {
     return make_mock_runner(options);
   }
   runtime_.emplace(settings_.device);
+  if (runtime_->on_device() && !settings_.max_num_batched_tokens)
+    options.max_num_batched_tokens = std::max(options.max_num_batched_tokens, runtime_->limits().max_tokens);
   MemoryOptions memory;
   memory.gpu_memory_utilization = settings_.gpu_memory_utilization;
   memory.kv_cache_memory_bytes = settings_.kv_cache_memory_bytes;

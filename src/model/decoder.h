@@ -46,10 +46,27 @@ class Decoder {
   // max_logit_rows rows a call, any number of calls. Valid until the next call.
   std::span<const float> logits(std::span<const std::int32_t> rows);
 
+  // Whether the backend draws tokens itself. Then instead of forward() and logits():
+  bool draws_tokens() const { return backend_.draws_tokens(); }
+  // forward(), and a token drawn for each of `rows` (at most max_logit_rows) as batch.draws says. A step of
+  // one token a sequence, all of them drawn for, is recorded and replayed where the backend can: block 0 of
+  // the cache is no sequence's.
+  void forward_and_draw(const Batch& batch, KvCache& cache, std::span<const std::int32_t> rows);
+  // Draws for more rows of the same batch, as batch.draws[first_draw], ... say.
+  void draw(std::span<const std::int32_t> rows, std::int64_t first_draw);
+  // The tokens of the draw before it; -1 where a logit was no number.
+  void read_drawn(std::span<std::int32_t> out) { backend_.read_drawn(out); }
+  // Logits [indices.size(), vocab_size] of some of the rows drawn for last. Valid until the next call.
+  std::span<const float> drawn_logits(std::span<const std::int32_t> indices);
+
   // `kv_cache` may be null.
   MemoryUse memory_use(const KvCache* kv_cache) const;
 
  private:
+  void run_layers();
+  void compute_logits(std::span<const std::int32_t> rows);
+  std::span<float> host_logits(std::size_t rows);
+
   Backend& backend_;
   ModelConfig config_;
   const ModelWeights& weights_;
@@ -58,7 +75,8 @@ class Decoder {
   LayerRunner layers_;
   std::unique_ptr<LinearInput> head_input_;  // [max_logit_rows, hidden]
   std::unique_ptr<Matrix> logits_;           // [max_logit_rows, vocabulary]
-  std::vector<float> host_logits_;           // the same on the host
+  std::vector<float> host_logits_;  // the same on the host; where the device draws, as many as were asked for
+  std::unique_ptr<StepRecorder> recorder_;  // null where the backend has none
 };
 
 }  // namespace bise

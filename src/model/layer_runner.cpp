@@ -12,8 +12,8 @@ LayerRunner::LayerRunner(Backend& backend, const ModelConfig& config, std::int64
       sliding_window_(config.sliding_window),
       eps_(static_cast<float>(config.rms_norm_eps)),
       residual_(backend.make_matrix(max_tokens, config.hidden_size)),
-      delta_(backend.make_matrix(max_tokens, config.hidden_size)),
-      qkv_(backend.make_matrix(max_tokens, attention_.qkv_columns())),
+      delta_(backend.make_intermediate(max_tokens, config.hidden_size)),
+      qkv_(backend.make_intermediate(max_tokens, attention_.qkv_columns())),
       hidden_input_(backend.make_linear_input(max_tokens, config.hidden_size)),
       attention_output_(backend.make_linear_input(max_tokens, attention_.num_heads * attention_.head_dim)),
       mlp_inner_(backend.make_linear_input(max_tokens, config.intermediate_size)) {

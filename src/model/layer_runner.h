@@ -29,6 +29,8 @@ class LayerRunner {
 
   // Starts a step. Then embed() or write_hidden() gives the hidden states of its tokens.
   void begin_step(const Batch& batch, KvCache& cache);
+  // The same where the backend's step has begun already (StepRecorder).
+  void begin_recorded_step() { delta_pending_ = false; }
   void embed(const DeviceTensor& embed_tokens);
   void write_hidden(std::span<const float> hidden);  // [tokens, hidden]
 
