@@ -215,6 +215,9 @@ class Backend {
   // (check()) against `cache`.
   virtual void begin_step(const Batch& batch, KvCache& cache) = 0;
 
+  // Block `to` of every layer becomes a copy of block `from`: for sequences that part inside a block.
+  virtual void copy_block(KvCache& cache, std::int64_t from, std::int64_t to) = 0;
+
   // out[t] = table[token_ids[t]]; out gets batch.tokens() rows.
   virtual void embed(const DeviceTensor& table, Matrix& out) = 0;
 
@@ -278,8 +281,9 @@ class ThreadPool;
 
 // The plain float32 definition. Slow.
 std::unique_ptr<Backend> make_reference_backend();
-// The fast CPU backend. `pool` outlives it. Throws Error when the processor lacks `isa`.
-std::unique_ptr<Backend> make_cpu_backend(ThreadPool& pool, Isa isa);
+// The fast CPU backend. `pool` outlives it. Throws Error when the processor lacks `isa`. AMX rounds the inputs
+// of linear layers to bf16; with `float_inputs` it multiplies what is lost as well, for twice the products.
+std::unique_ptr<Backend> make_cpu_backend(ThreadPool& pool, Isa isa, bool float_inputs = false);
 bool built_with_cuda();
 // Throws Error when this program was built without CUDA or there is no such device.
 std::unique_ptr<Backend> make_cuda_backend(int device);

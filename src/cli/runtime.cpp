@@ -42,7 +42,8 @@ std::unique_ptr<Backend> make_backend(const DeviceFlags& flags, ThreadPool& pool
     if (auto cuda = try_cuda(flags)) return cuda;
   if (flags.device != "cuda" && flags.device != "cpu" && flags.device != "auto")
     throw Error("unknown device").at("--device").expected("auto, cpu, cuda or reference").got(flags.device);
-  return make_cpu_backend(pool, flags.isa == "auto" ? available_isas().back() : parse_isa(flags.isa));
+  const Isa isa = flags.isa == "auto" ? available_isas().back() : parse_isa(flags.isa);
+  return make_cpu_backend(pool, isa, flags.float_inputs);
 }
 
 std::string processor_name() {

@@ -17,6 +17,7 @@ struct DeviceFlags {
   std::string isa = "auto";                 // auto, scalar, avx2, avx512, amx
   std::string kv_cache_dtype = "bfloat16";  // or float32
   std::int64_t threads = 0;
+  bool float_inputs = false;  // no flag: what a command that needs float32 sets (make_cpu_backend)
 
   void declare(Flags& flags);
   // Throws Error for an unknown name.

@@ -107,21 +107,24 @@ void ContinuationScorer::want(std::span<const ScoredSequence> sequences,
 
 void ContinuationScorer::make_cache() {
   std::int64_t longest = 0;
-  reserved_columns_ = 0;
-  std::vector<std::int64_t> columns_below(nodes_.size(), 0);  // of the path from the root, own copies counted
-  for (std::size_t i = 1; i < nodes_.size(); ++i) longest = std::max(longest, nodes_[i].end);
-  // A node that was cut has a parent with a greater index, so paths are walked from their ends.
-  for (std::size_t i = 1; i < nodes_.size(); ++i) {
-    std::int64_t columns = 0;
-    for (auto at = static_cast<std::int32_t>(i); at != 0; at = node(at).parent)
-      columns += blocks_of(node(at).end) - node(at).begin / block_size_;
-    reserved_columns_ = std::max(reserved_columns_, columns);
+  std::vector<std::int64_t> columns_of(nodes_.size(), 0);  // of the path from the root to each node
+  for (std::vector<std::int32_t> open = {0}; !open.empty();) {
+    const std::int32_t index = open.back();
+    open.pop_back();
+    for (const std::int32_t child : node(index).children) {
+      columns_of[static_cast<std::size_t>(child)] = columns_of[static_cast<std::size_t>(index)] +
+                                                    blocks_of(node(child).end) -
+                                                    node(child).begin / block_size_;
+      longest = std::max(longest, node(child).end);
+      open.push_back(child);
+    }
   }
+  reserved_columns_ = *std::ranges::max_element(columns_of);
   const std::int64_t tokens = decoder_.limits().max_tokens;
   const std::int64_t columns = 2 * reserved_columns_ + 2 * blocks_of(tokens) + 4 * kMaxNodes;
   const auto groups = static_cast<std::int64_t>(decoder_.kv_layout().groups.size());
   cache_ = decoder_.make_kv_cache(columns * groups, kv_cache_dtype_);
-  batch_ = std::make_unique<StepBatch>(tokens, kMaxNodes, std::max<std::int64_t>(1, blocks_of(longest)), groups);
+  batch_ = std::make_unique<StepBatch>(tokens, kMaxNodes, blocks_of(longest), groups);
   holders_.assign(static_cast<std::size_t>(columns), 0);
   free_columns_.resize(static_cast<std::size_t>(columns));
   std::iota(free_columns_.rbegin(), free_columns_.rend(), 0);

@@ -41,18 +41,19 @@ CpuTensor::CpuTensor(const Tensor& source) : tensor_(source) {
   to_float(source, {values_.data(), static_cast<std::size_t>(source.elements())});
 }
 
-CpuBackend::CpuBackend(ThreadPool& pool, Isa isa)
+CpuBackend::CpuBackend(ThreadPool& pool, Isa isa, bool float_inputs)
     : pool_(pool),
       isa_(isa),
+      float_inputs_(float_inputs),
       kernels_(row_kernels(isa)),
       linear_scratch_(pool.threads()),
       rope_(pool, isa),
       attention_(pool, isa),
-      experts_(pool, linear_scratch_, isa),
+      experts_(pool, linear_scratch_, isa, float_inputs),
       hessian_(pool, isa) {}
 
 std::string CpuBackend::name() const {
-  return fmt::format("cpu {}", isa_name(isa_));
+  return fmt::format("cpu {}{}", isa_name(isa_), float_inputs_ && isa_ == Isa::kAmx ? " float32" : "");
 }
 
 double CpuBackend::read_bandwidth(std::int64_t bytes) {
@@ -81,7 +82,7 @@ std::unique_ptr<LinearInput> CpuBackend::make_linear_input(std::int64_t max_rows
   fit_thread_rows(columns);
   // Attention's result waits here for its encoding.
   if (attended_.size() < max_rows * columns) attended_ = AlignedBuffer<float>(max_rows * columns);
-  return std::make_unique<CpuLinearInput>(max_rows, columns, isa_);
+  return std::make_unique<CpuLinearInput>(max_rows, columns, isa_, float_inputs_);
 }
 
 std::unique_ptr<KvCache> CpuBackend::make_kv_cache(const KvCacheShape& shape) {
@@ -111,6 +112,10 @@ void CpuBackend::for_rows(std::int64_t rows, const Body& body) {
     return pool_.run(std::ref(share));
   }
   pool_.parallel_for(rows, kRowGrain, range);
+}
+
+void CpuBackend::copy_block(KvCache& cache, std::int64_t from, std::int64_t to) {
+  dynamic_cast<CpuKvCache&>(cache).copy_block(from, to);
 }
 
 void CpuBackend::embed(const DeviceTensor& table, Matrix& out) {
@@ -233,12 +238,12 @@ void CpuBackend::accumulate_hessian(const LinearInput& in, std::span<float> hess
   hessian_.accumulate(as_cpu(in), hessian);
 }
 
-std::unique_ptr<Backend> make_cpu_backend(ThreadPool& pool, Isa isa) {
+std::unique_ptr<Backend> make_cpu_backend(ThreadPool& pool, Isa isa, bool float_inputs) {
   const std::vector<Isa> available = available_isas();
   if (std::find(available.begin(), available.end(), isa) == available.end())
     throw Error("this processor lacks the instruction set {}", isa_name(isa))
         .expected(fmt::format("at most {}", isa_name(available.back())));
-  return std::make_unique<CpuBackend>(pool, isa);
+  return std::make_unique<CpuBackend>(pool, isa, float_inputs);
 }
 
 }  // namespace bise

@@ -31,7 +31,8 @@ class CpuTensor final : public DeviceTensor {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(ThreadPool& pool, Isa isa);
+  // `float_inputs`: see make_cpu_backend.
+  CpuBackend(ThreadPool& pool, Isa isa, bool float_inputs = false);
 
   std::string name() const override;
   std::int64_t preferred_block_size() const override { return 64; }
@@ -44,6 +45,7 @@ class CpuBackend final : public Backend {
   std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) override;
 
   void begin_step(const Batch& batch, KvCache& cache) override;
+  void copy_block(KvCache& cache, std::int64_t from, std::int64_t to) override;
   void embed(const DeviceTensor& table, Matrix& out) override;
   void add_rms_norm(const Matrix* delta, Matrix& residual, const DeviceTensor& weight, float eps,
                     InputEncoding encoding, LinearInput& out, std::span<const std::int32_t> rows) override;
@@ -71,6 +73,7 @@ class CpuBackend final : public Backend {
 
   ThreadPool& pool_;
   Isa isa_;
+  bool float_inputs_;
   const RowKernels& kernels_;
   LinearScratch linear_scratch_;
   Rope rope_;

@@ -22,8 +22,8 @@ void Experts::reserve(const CpuLinearInput& in, const ExpertWeights& weights, st
   const std::int64_t rows = in.max_rows();
   fit(logits_, rows, weights.router->rows());
   fit(result_, rows, columns);
-  fit(gathered_, rows, in.columns(), isa_);
-  fit(middle_, rows, weights.down.front()->columns(), isa_);
+  fit(gathered_, rows, in.columns(), isa_, float_inputs_);
+  fit(middle_, rows, weights.down.front()->columns(), isa_, float_inputs_);
   row_.resize(static_cast<std::size_t>(in.columns()));
   rows_of_expert_.resize(weights.gate_up.size());
   for (std::vector<Choice>& rows_of_one : rows_of_expert_) {

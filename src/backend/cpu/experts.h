@@ -19,8 +19,8 @@ namespace bise {
 
 class Experts {
  public:
-  Experts(ThreadPool& pool, LinearScratch& scratch, Isa isa)
-      : pool_(pool), scratch_(scratch), isa_(isa), kernels_(row_kernels(isa)) {}
+  Experts(ThreadPool& pool, LinearScratch& scratch, Isa isa, bool float_inputs)
+      : pool_(pool), scratch_(scratch), isa_(isa), float_inputs_(float_inputs), kernels_(row_kernels(isa)) {}
 
   // in: kNone rows; out [rows, hidden].
   void run(const CpuLinearInput& in, const ExpertWeights& weights, CpuMatrix& out);
@@ -37,6 +37,7 @@ class Experts {
   ThreadPool& pool_;
   LinearScratch& scratch_;
   Isa isa_;
+  bool float_inputs_;
   const RowKernels& kernels_;
   std::unique_ptr<CpuMatrix> logits_, result_;
   std::unique_ptr<CpuLinearInput> gathered_, middle_;

@@ -16,6 +16,8 @@ struct RowKernels {
   float (*add_and_sum_squares)(float* residual, const float* delta, std::int64_t columns);
   void (*scale_row)(const float* x, float factor, const float* gain, float* out, std::int64_t columns);
   void (*add_scaled)(const float* x, float factor, float* out, std::int64_t columns);
+  // gate_kernel.h
+  void (*gate_columns)(const float* gates, const float* ups, float* out, std::int64_t columns);
   // rope_kernel.h
   void (*rotate_head)(float* head, const float* cosine, const float* sine, std::int64_t half);
   // Conversions of n values; n is a multiple of 16 for the first.

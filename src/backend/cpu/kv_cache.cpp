@@ -1,5 +1,6 @@
 #include "backend/cpu/kv_cache.h"
 
+#include <cstring>
 #include <string>
 
 #include "base/check.h"
@@ -49,6 +50,16 @@ CpuKvCache::CpuKvCache(const KvCacheShape& shape, BlockLayout layout)
   value_bytes_ = round_up(shape.head_dim * shape.block_size * element, 64);
   block_bytes_ = shape.num_kv_heads * (key_bytes_ + value_bytes_);
   memory_ = AlignedBuffer<std::byte>(shape.layers * shape.num_blocks * block_bytes_);
+}
+
+void CpuKvCache::copy_block(std::int64_t from, std::int64_t to) {
+  check(from >= 0 && from < shape_.num_blocks && to >= 0 && to < shape_.num_blocks,
+        "blocks are in the cache");
+  for (std::int64_t layer = 0; layer < shape_.layers; ++layer) {
+    const std::byte* first = keys(layer, 0);
+    std::memcpy(keys(layer, 0) + to * block_bytes_, first + from * block_bytes_,
+                static_cast<std::size_t>(block_bytes_));
+  }
 }
 
 }  // namespace bise

@@ -35,6 +35,8 @@ class CpuKvCache final : public KvCache {
   }
   std::byte* values(std::int64_t layer, std::int64_t head) { return keys(layer, head) + key_bytes_; }
   std::int64_t block_bytes() const { return block_bytes_; }
+  // Both are blocks of the cache (checked).
+  void copy_block(std::int64_t from, std::int64_t to);
 
  private:
   BlockLayout layout_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <vector>
 
 #include "base/check.h"
 #include "tensor/float_types.h"
@@ -134,6 +135,11 @@ EncodedRow encode_amx(InputType type, float scale, const float* values, std::int
                       std::int64_t out_bytes) {
   return encode(type, scale, true, values, count, out, out_bytes);
 }
+// rest = values - rounded
+void subtract(const float* values, const bf16* rounded, float* rest, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i)
+    rest[i] = values[i] - std::bit_cast<float>(static_cast<std::uint32_t>(rounded[i]) << 16);
+}
 #pragma GCC pop_options
 
 EncodeFunction encode_function(Isa isa) {
@@ -148,7 +154,7 @@ EncodeFunction encode_function(Isa isa) {
 
 }  // namespace
 
-CpuLinearInput::CpuLinearInput(std::int64_t max_rows, std::int64_t columns, Isa isa)
+CpuLinearInput::CpuLinearInput(std::int64_t max_rows, std::int64_t columns, Isa isa, bool float_rows)
     : LinearInput(max_rows, columns),
       isa_(isa),
       row_bytes_(bytes_of_row(columns, isa)),
@@ -157,7 +163,9 @@ CpuLinearInput::CpuLinearInput(std::int64_t max_rows, std::int64_t columns, Isa 
       scales_(max_rows),
       code_sums_(max_rows),
       packing_space_(allocate_aligned(static_cast<std::size_t>(packed_rows_ * round_up(columns, 2048) * 4))),
-      staging_(max_rows * columns) {}
+      staging_(max_rows * columns),
+      halves_(float_rows && isa == Isa::kAmx ? std::make_unique<CpuLinearInput>(2 * max_rows, columns, isa)
+                                             : nullptr) {}
 
 void CpuLinearInput::begin(std::int64_t rows, InputEncoding encoding) {
   check(rows >= 0 && rows <= max_rows_, "the rows fit the linear input");
@@ -165,9 +173,16 @@ void CpuLinearInput::begin(std::int64_t rows, InputEncoding encoding) {
   rows_ = rows;
   type_ = encoding.type;
   static_scale_ = encoding.scale;
+  if (halves()) halves_->begin(2 * rows, encoding);
 }
 
 void CpuLinearInput::encode_row(std::int64_t row, const float* values) {
+  if (halves()) {
+    halves_->encode_row(2 * row, values);
+    float* rest = halves_->staging(2 * row);
+    subtract(values, halves_->bf16_row(2 * row), rest, columns_);
+    return halves_->encode_row(2 * row + 1, rest);
+  }
   const EncodedRow encoded =
       encode_function(isa_)(type_, static_scale_, values, columns_, row_data(row), row_bytes_);
   scales_[row] = encoded.scale;
@@ -184,12 +199,23 @@ void CpuLinearInput::end_row(std::int64_t row) {
 void CpuLinearInput::copy_row(std::int64_t row, const CpuLinearInput& from, std::int64_t from_row) {
   check(from.columns_ == columns_ && from.type_ == type_ && from.isa_ == isa_,
         "a row is copied between inputs of one kind");
+  if (halves()) {
+    halves_->copy_row(2 * row, *from.halves_, 2 * from_row);
+    return halves_->copy_row(2 * row + 1, *from.halves_, 2 * from_row + 1);
+  }
   std::memcpy(row_data(row), from.row_data(from_row), static_cast<std::size_t>(row_bytes_));
   scales_[row] = from.scales_[from_row];
   code_sums_[row] = from.code_sums_[from_row];
 }
 
 void CpuLinearInput::decode_row(std::int64_t row, float* values) const {
+  if (halves()) {
+    std::vector<float> rest(static_cast<std::size_t>(columns_));
+    halves_->decode_row(2 * row, values);
+    halves_->decode_row(2 * row + 1, rest.data());
+    for (std::int64_t i = 0; i < columns_; ++i) values[i] += rest[static_cast<std::size_t>(i)];
+    return;
+  }
   const std::byte* codes = row_data(row);
   const float scale = type_ == InputType::kNone ? 1.0f : scales_[row];
   for (std::int64_t i = 0; i < columns_; ++i) {

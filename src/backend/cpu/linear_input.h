@@ -6,11 +6,13 @@
 //   kInt8Token  | int8 codes and one scale      | int8 codes and one scale
 //   kFp8*       | e4m3 values as bf16 (exact)   | e4m3 values as float32
 //
-// A row's value is code * scale(row). Threads: begin() from one thread; then encode_row and copy_row from any
-// thread, each row by one.
+// A row's value is code * scale(row). With `float_rows` on AMX, rows of kNone keep float32's precision: each
+// is the sum of two bf16 rows, 2 r and 2 r + 1 of halves(). Threads: begin() from one thread; then encode_row
+// and copy_row from any thread, each row by one.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "backend/backend.h"
 #include "backend/cpu/aligned_buffer.h"
@@ -23,7 +25,7 @@ class CpuLinearInput final : public LinearInput {
   // Kernels read whole blocks of this many columns.
   static constexpr std::int64_t kColumnPadding = 128;
 
-  CpuLinearInput(std::int64_t max_rows, std::int64_t columns, Isa isa);
+  CpuLinearInput(std::int64_t max_rows, std::int64_t columns, Isa isa, bool float_rows = false);
 
   // Drops the old rows; every row must be written before the input is used.
   void begin(std::int64_t rows, InputEncoding encoding);
@@ -35,6 +37,8 @@ class CpuLinearInput final : public LinearInput {
   void decode_row(std::int64_t row, float* values) const;
 
   Isa isa() const { return isa_; }
+  // Null unless the rows are kept as sums of two.
+  const CpuLinearInput* halves() const { return type_ == InputType::kNone ? halves_.get() : nullptr; }
   bool is_int8() const { return type_ == InputType::kInt8Token; }
   // Bytes from one row to the next; an odd number of cache lines, so that the rows of a tile do not fall into
   // one set of the cache.
@@ -53,7 +57,8 @@ class CpuLinearInput final : public LinearInput {
   // gated_linear writes a row in pieces: as bf16 where bf16_row is not null, else as float32 to staging; then
   // end_row completes the encoding.
   bf16* bf16_row(std::int64_t row) {
-    return isa_ == Isa::kAmx && type_ == InputType::kNone ? reinterpret_cast<bf16*>(row_data(row)) : nullptr;
+    return isa_ == Isa::kAmx && type_ == InputType::kNone && !halves_ ? reinterpret_cast<bf16*>(row_data(row))
+                                                                      : nullptr;
   }
   float* staging(std::int64_t row) { return staging_.data() + row * columns_; }
   void end_row(std::int64_t row);
@@ -69,6 +74,7 @@ class CpuLinearInput final : public LinearInput {
   AlignedBuffer<std::int32_t> code_sums_;
   std::shared_ptr<std::byte> packing_space_;
   AlignedBuffer<float> staging_;
+  std::unique_ptr<CpuLinearInput> halves_;
 };
 
 }  // namespace bise

@@ -4,6 +4,8 @@
 #include <immintrin.h>
 
 #include <atomic>
+#include <map>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -54,6 +56,14 @@ struct LinearScratch::Buffers {
   explicit Buffers(int thread_count)
       : barrier(thread_count), threads(static_cast<std::size_t>(thread_count)) {}
 
+  // [rows, columns] for the products of halved rows; one for each number of columns, grown to the largest.
+  CpuMatrix& half_products(std::int64_t rows, std::int64_t columns) {
+    std::unique_ptr<CpuMatrix>& products = halves[columns];
+    if (!products || products->max_rows() < rows) products = std::make_unique<CpuMatrix>(rows, columns);
+    return *products;
+  }
+
+  std::map<std::int64_t, std::unique_ptr<CpuMatrix>> halves;
   SpinBarrier barrier;
   std::vector<PerThread> threads;
 };

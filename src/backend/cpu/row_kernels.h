@@ -2,6 +2,7 @@
 #pragma once
 
 #include "backend/cpu/attention_kernel.h"
+#include "backend/cpu/gate_kernel.h"
 #include "backend/cpu/hessian_kernel.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/norm_kernel.h"
@@ -51,6 +52,7 @@ constexpr RowKernels make_row_kernels() {
   return {add_and_sum_squares<Simd>,
           scale_row<Simd>,
           add_scaled<Simd>,
+          gate_columns<Simd>,
           rotate_head<Simd>,
           to_bf16<Simd>,
           from_bf16<Simd>,

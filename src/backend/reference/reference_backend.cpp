@@ -78,6 +78,17 @@ void ReferenceBackend::begin_step(const Batch& batch, KvCache& cache) {
   cache_ = &dynamic_cast<ReferenceKvCache&>(cache);
 }
 
+void ReferenceBackend::copy_block(KvCache& cache, std::int64_t from, std::int64_t to) {
+  auto& made = dynamic_cast<ReferenceKvCache&>(cache);
+  const KvCacheShape& shape = made.shape();
+  check(from >= 0 && from < shape.num_blocks && to >= 0 && to < shape.num_blocks, "blocks are in the cache");
+  for (std::int64_t layer = 0; layer < shape.layers; ++layer)
+    for (std::vector<float>* values : {&made.keys, &made.values})
+      std::copy_n(values->begin() + static_cast<std::ptrdiff_t>(made.offset(layer, from, 0, 0)),
+                  made.offset(0, 1, 0, 0),
+                  values->begin() + static_cast<std::ptrdiff_t>(made.offset(layer, to, 0, 0)));
+}
+
 void ReferenceBackend::embed(const DeviceTensor& table, Matrix& out) {
   const Tensor& tensor = dynamic_cast<const ReferenceTensor&>(table).tensor;
   auto& matrix = dynamic_cast<ReferenceMatrix&>(out);

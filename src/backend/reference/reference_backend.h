@@ -72,6 +72,7 @@ class ReferenceBackend final : public Backend {
   std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) override;
 
   void begin_step(const Batch& batch, KvCache& cache) override;
+  void copy_block(KvCache& cache, std::int64_t from, std::int64_t to) override;
   void embed(const DeviceTensor& table, Matrix& out) override;
   void add_rms_norm(const Matrix* delta, Matrix& residual, const DeviceTensor& weight, float eps,
                     InputEncoding encoding, LinearInput& out, std::span<const std::int32_t> rows) override;
