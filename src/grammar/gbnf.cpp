@@ -1,9 +1,9 @@
 #include "grammar/gbnf.h"
 
-#include <map>
 #include <string>
 
 #include "base/error.h"
+#include "grammar/named_rules.h"
 #include "grammar/regex.h"
 #include "grammar/text_reader.h"
 #include "text/utf8.h"
@@ -17,15 +17,11 @@ bool is_name_character(char c) {
 
 class Parser {
  public:
-  Parser(std::string_view text, Rules& rules) : reader_(text, "grammar"), rules_(rules) {}
+  Parser(std::string_view text, Rules& rules) : reader_(text, "grammar"), names_(rules) {}
 
   std::uint32_t parse() {
     for (skip_blank(); !reader_.at_end(); skip_blank()) parse_rule();
-    const auto root = numbers_.find("root");
-    if (root == numbers_.end() || !rules_.body(root->second)) throw Error("the grammar has no rule 'root'");
-    for (const auto& [name, rule] : numbers_)
-      if (!rules_.body(rule)) throw Error("the grammar has no rule '{}'", name);
-    return root->second;
+    return names_.root("root");
   }
 
  private:
@@ -33,9 +29,7 @@ class Parser {
     const std::string_view name = take_name();
     skip_blank();
     if (!reader_.take("::=")) reader_.fail("expected '::='");
-    const std::uint32_t rule = number_of(name);
-    if (rules_.body(rule)) reader_.fail("rule '" + std::string(name) + "' is defined twice");
-    rules_.define(rule, parse_choice());
+    names_.define(name, parse_choice(), reader_);
     if (!reader_.at_end() && !at_rule()) reader_.fail("expected a rule or an operand");
   }
 
@@ -59,7 +53,7 @@ class Parser {
   Expr parse_quantifiers(Expr operand) {
     for (int count = 0;; ++count) {
       if (count > 8) reader_.fail("too many quantifiers in a row");
-      skip_spaces();
+      reader_.skip_spaces();
       if (reader_.take("*")) {
         operand = repeat(operand, 0, Expression::kUnbounded);
       } else if (reader_.take("+")) {
@@ -86,7 +80,7 @@ class Parser {
       return group;
     }
     if (!is_name_character(reader_.peek())) reader_.fail("expected an operand");
-    return rule_call(number_of(take_name()));
+    return rule_call(names_.number_of(take_name()));
   }
 
   Expr parse_literal() {
@@ -137,17 +131,6 @@ class Parser {
     return reader_.rest().substr(i).starts_with("::=");
   }
 
-  std::uint32_t number_of(std::string_view name) {
-    const auto found = numbers_.find(name);
-    if (found != numbers_.end()) return found->second;
-    const std::uint32_t rule = rules_.declare(std::string(name));
-    numbers_.emplace(name, rule);
-    return rule;
-  }
-
-  void skip_spaces() {
-    while (reader_.peek() == ' ' || reader_.peek() == '\t') reader_.skip(1);
-  }
   void skip_blank() {
     for (;; reader_.skip(1)) {
       const char c = reader_.peek();
@@ -161,8 +144,7 @@ class Parser {
   }
 
   TextReader reader_;
-  Rules& rules_;
-  std::map<std::string, std::uint32_t, std::less<>> numbers_;
+  NamedRules names_;
   int depth_ = 0;
 };
 

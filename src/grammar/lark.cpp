@@ -1,7 +1,6 @@
 #include "grammar/lark.h"
 
 #include <algorithm>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
@@ -10,6 +9,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "grammar/json_schema.h"
+#include "grammar/named_rules.h"
 #include "grammar/regex.h"
 #include "grammar/text_reader.h"
 #include "grammar/vocabulary.h"
@@ -60,7 +60,7 @@ Expr control_token(std::string_view name) {
 class Parser {
  public:
   Parser(std::string_view text, Rules& rules, JsonSchemaOptions options)
-      : reader_(text, "grammar"), rules_(rules), options_(options) {}
+      : reader_(text, "grammar"), rules_(rules), names_(rules), options_(options) {}
 
   std::uint32_t parse() {
     // What is ignored may stand anywhere, so it has to be known before the first rule is read.
@@ -73,18 +73,13 @@ class Parser {
       }
     }
     rules_.define(ignore_, repeat(choice(ignored_), 0, Expression::kUnbounded));
-    const auto start = numbers_.find("start");
-    if (start == numbers_.end() || !rules_.body(start->second))
-      throw Error("the grammar has no rule 'start'");
-    for (const auto& [name, rule] : numbers_)
-      if (!rules_.body(rule)) throw Error("the grammar has no rule '{}'", name);
-    return rules_.add("text", sequence({rule_call(ignore_), rule_call(start->second)}));
+    return rules_.add("text", sequence({rule_call(ignore_), rule_call(names_.root("start"))}));
   }
 
  private:
   void parse_directive() {
     if (reader_.take("%ignore")) {
-      skip_spaces();
+      reader_.skip_spaces();
       in_terminal_ = true;
       ignored_.push_back(parse_choice());
       in_terminal_ = false;
@@ -97,15 +92,15 @@ class Parser {
 
   // common.NAME, common.NAME -> OTHER or common (NAME, NAME).
   void parse_import() {
-    skip_spaces();
+    reader_.skip_spaces();
     if (!reader_.take("common")) reader_.fail("only `common` can be imported");
-    skip_spaces();
+    reader_.skip_spaces();
     if (reader_.take(".")) {
       const std::string_view name = take_name();
-      skip_spaces();
+      reader_.skip_spaces();
       std::string_view alias = name;
       if (reader_.take("->")) {
-        skip_spaces();
+        reader_.skip_spaces();
         alias = take_name();
       }
       import(name, alias);
@@ -113,10 +108,10 @@ class Parser {
     }
     if (!reader_.take("(")) reader_.fail("expected '.' or '('");
     do {
-      skip_spaces();
+      reader_.skip_spaces();
       const std::string_view name = take_name();
       import(name, name);
-      skip_spaces();
+      reader_.skip_spaces();
     } while (reader_.take(","));
     if (!reader_.take(")")) reader_.fail("expected ')'");
   }
@@ -125,30 +120,24 @@ class Parser {
     const auto found = std::find_if(std::begin(kCommon), std::end(kCommon),
                                     [&](const auto& entry) { return entry.first == name; });
     if (found == std::end(kCommon)) reader_.fail("`common` has no " + std::string(name));
-    define(alias, parse_regex(found->second));
+    names_.define(alias, parse_regex(found->second), reader_);
   }
 
   void parse_definition() {
     if (reader_.peek() == '?' || reader_.peek() == '!') reader_.skip(1);
     const std::string_view name = take_name();
-    skip_spaces();
+    reader_.skip_spaces();
     if (reader_.take(".")) {  // a priority
       reader_.take("-");
       reader_.take_count();
-      skip_spaces();
+      reader_.skip_spaces();
     }
     if (reader_.peek() == '{') reader_.fail("templates are not supported");
     if (!reader_.take(":")) reader_.fail("expected ':'");
     in_terminal_ = is_terminal_name(name);
-    define(name, parse_choice());
+    names_.define(name, parse_choice(), reader_);
     in_terminal_ = false;
     if (!reader_.at_end() && !at_definition() && reader_.peek() != '%') reader_.fail("expected a rule");
-  }
-
-  void define(std::string_view name, Expr body) {
-    const std::uint32_t rule = number_of(name);
-    if (rules_.body(rule)) reader_.fail("'" + std::string(name) + "' is defined twice");
-    rules_.define(rule, std::move(body));
   }
 
   Expr parse_choice() {
@@ -164,7 +153,7 @@ class Parser {
     std::vector<Expr> parts;
     for (skip_blank(); !at_sequence_end(); skip_blank()) parts.push_back(parse_quantifiers(parse_operand()));
     if (reader_.take("->")) {
-      skip_spaces();
+      reader_.skip_spaces();
       take_name();
       skip_blank();
     }
@@ -180,7 +169,7 @@ class Parser {
   Expr parse_quantifiers(Expr operand) {
     for (int count = 0;; ++count) {
       if (count > 8) reader_.fail("too many quantifiers in a row");
-      skip_spaces();
+      reader_.skip_spaces();
       if (reader_.take("*")) {
         operand = repeat(operand, 0, Expression::kUnbounded);
       } else if (reader_.take("+")) {
@@ -192,12 +181,12 @@ class Parser {
         const TextReader::Counts counts = reader_.take_counts();
         operand = repeat(operand, counts.min, counts.max);
       } else if (reader_.take("~")) {
-        skip_spaces();
+        reader_.skip_spaces();
         const int min = reader_.take_count();
-        skip_spaces();
+        reader_.skip_spaces();
         int max = min;
         if (reader_.take("..")) {
-          skip_spaces();
+          reader_.skip_spaces();
           max = reader_.take_count();
         }
         if (max < min) reader_.fail("a repetition's maximum is below its minimum");
@@ -223,7 +212,7 @@ class Parser {
     if (reader_.take("%json")) return token(parse_schema());
     if (!is_name_character(reader_.peek())) reader_.fail("expected an operand");
     const std::string_view name = take_name();
-    const Expr call = rule_call(number_of(name));
+    const Expr call = rule_call(names_.number_of(name));
     return is_terminal_name(name) ? token(call) : call;
   }
 
@@ -375,17 +364,6 @@ class Parser {
     return reader_.peek(i) == ':';
   }
 
-  std::uint32_t number_of(std::string_view name) {
-    const auto found = numbers_.find(name);
-    if (found != numbers_.end()) return found->second;
-    const std::uint32_t rule = rules_.declare(std::string(name));
-    numbers_.emplace(name, rule);
-    return rule;
-  }
-
-  void skip_spaces() {
-    while (reader_.peek() == ' ' || reader_.peek() == '\t') reader_.skip(1);
-  }
   void skip_blank() {
     for (;;) {
       const char c = reader_.peek();
@@ -401,8 +379,8 @@ class Parser {
 
   TextReader reader_;
   Rules& rules_;
+  NamedRules names_;
   JsonSchemaOptions options_;
-  std::map<std::string, std::uint32_t, std::less<>> numbers_;
   std::uint32_t ignore_ = 0;
   std::vector<Expr> ignored_;
   bool in_terminal_ = false;

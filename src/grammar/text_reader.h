@@ -21,6 +21,10 @@ class TextReader {
   bool starts_with(std::string_view prefix) const { return rest().starts_with(prefix); }
   bool take(std::string_view prefix);
   void skip(std::size_t bytes) { position_ += bytes; }
+  // Past blanks and tabs.
+  void skip_spaces() {
+    while (peek() == ' ' || peek() == '\t') skip(1);
+  }
   std::size_t position() const { return position_; }
   void go_to(std::size_t position) { position_ = position; }
 
