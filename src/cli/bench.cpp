@@ -115,9 +115,17 @@ void print_text(const Json& json) {
 int run_bench(const Arguments& arguments) {
   if (!arguments.empty() && arguments.front() == "kernels")
     return run_bench_kernels({arguments.begin() + 1, arguments.end()});
+  if (std::ranges::any_of(arguments, [](const std::string& each) {
+        return each.starts_with("--random-weights") || each.starts_with("--checkpoint");
+      }))
+    return run_bench_schemes(arguments);
   Options options;
-  Flags flags("bench", "Speed of one sequence: prefill and greedy decode, best of several repetitions.");
-  flags.positional("model", options.model, "checkpoint folder");
+  Flags flags(
+      "bench",
+      "Speed of one sequence: prefill and greedy decode, best of several repetitions. `bise bench kernels` "
+      "times "
+      "single operations, `bise bench --random-weights SHAPE` a shape in several schemes and batches.");
+  flags.model(options.model);
   flags.option("--prompt-tokens", options.prompt_tokens, "tokens of the prompt");
   flags.option("--output-tokens", options.output_tokens, "tokens to decode after it");
   flags.option("--repetitions", options.repetitions, "measurements, after one to warm up");
@@ -129,9 +137,7 @@ int run_bench(const Arguments& arguments) {
       throw Error("--prompt-tokens, --output-tokens and --repetitions are 1 to 1000000");
 
   Runtime runtime(options.device);
-  DecoderLimits limits;
-  limits.max_logit_rows = 1;
-  LoadedModel model(options.model, runtime, limits);
+  LoadedModel model(options.model, runtime, {.max_logit_rows = 1});
   Generator generator(model.decoder(), runtime.pool(), one_sequence(options));
   const GenerationRequest request = make_request(options, model.config().vocab_size);
   std::vector<Sample> samples;

@@ -10,6 +10,7 @@ namespace bise {
 
 using Arguments = std::vector<std::string>;
 
+int run_download(const Arguments& arguments);
 int run_import(const Arguments& arguments);
 int run_inspect(const Arguments& arguments);
 int run_quantize(const Arguments& arguments);
@@ -22,6 +23,7 @@ int run_eval(const Arguments& arguments);
 int run_serve(const Arguments& arguments);
 int run_bench(const Arguments& arguments);
 int run_bench_kernels(const Arguments& arguments);  // bise bench kernels
+int run_bench_schemes(const Arguments& arguments);  // bise bench --random-weights
 int run_compare(const Arguments& arguments);
 int run_report(const Arguments& arguments);
 

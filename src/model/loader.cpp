@@ -125,7 +125,8 @@ void ModelLoader::release_layer(LayerTensors& layer) const {
 LayerWeights ModelLoader::load_layer(Backend& backend, std::int64_t index) const {
   LayerTensors layer = read_layer(index);
   LayerWeights weights = prepare_layer(backend, config_, layer);
-  release_layer(layer);
+  // On a device nothing competes with these pages for memory, and dropping them takes time.
+  if (backend.memory().host) release_layer(layer);
   return weights;
 }
 
