@@ -106,7 +106,7 @@ int run_chat(const Arguments& arguments) {
   DeviceFlags device;
   Flags flags("chat",
               "A conversation in the terminal. Ctrl-C stops an answer, Ctrl-D ends the conversation.");
-  flags.positional("model", folder, "checkpoint folder");
+  flags.model(folder);
   flags.option("--system", system, "system message");
   flags.option("--chat-template", template_file, "Jinja file instead of the checkpoint's template");
   flags.option("--max-model-len", max_model_len, "tokens that the conversation may have");

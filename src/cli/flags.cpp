@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "cli/hub_settings.h"
 
 namespace bise {
 
@@ -66,6 +67,14 @@ void Flags::optional_positional(const std::string& name, std::string& value, con
 void Flags::positionals(const std::string& name, std::vector<std::string>& values, const std::string& help) {
   parser_->app.add_option(name, values, help)->required();
 }
+void Flags::model(std::string& value, const std::string& help) {
+  positional("model", value, help);
+  model_ = &value;
+}
+void Flags::optional_model(std::string& value, const std::string& help) {
+  optional_positional("model", value, help);
+  model_ = &value;
+}
 void Flags::option(const std::string& name, std::string& value, const std::string& help) {
   parser_->app.add_option(name, value, help)->take_last();
 }
@@ -108,6 +117,10 @@ bool Flags::parse(const std::vector<std::string>& arguments) {
     const std::vector<std::string> near = near_matches(parser_->app, extra);
     const std::string hint = near.empty() ? "" : fmt::format("; did you mean {}?", fmt::join(near, " or "));
     throw Error("unknown argument {}{} (see {} --help)", extra, hint, parser_->app.get_name());
+  }
+  if (model_ && !model_->empty()) {
+    typed_model_ = *model_;
+    *model_ = model_folder(*model_).string();
   }
   return true;
 }

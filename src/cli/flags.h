@@ -24,6 +24,14 @@ class Flags {
   void positional(const std::string& name, std::string& value, const std::string& help);
   void optional_positional(const std::string& name, std::string& value, const std::string& help);
   void positionals(const std::string& name, std::vector<std::string>& values, const std::string& help);
+  // A MODEL argument, "model" in --help: after parse() the variable holds a folder that exists, also where
+  // the user named a model in the hub's cache (model_folder() in cli/hub_settings.h). typed_model() is what
+  // they typed. An optional one may stay "".
+  void model(std::string& value, const std::string& help =
+                                     "checkpoint folder, or owner/name of a model that "
+                                     "bise download brought");
+  void optional_model(std::string& value, const std::string& help);
+  const std::string& typed_model() const { return typed_model_; }
   void option(const std::string& name, std::string& value, const std::string& help);
   void option(const std::string& name, std::int64_t& value, const std::string& help);
   void option(const std::string& name, double& value, const std::string& help);
@@ -45,6 +53,8 @@ class Flags {
  private:
   struct Parser;
   std::unique_ptr<Parser> parser_;
+  std::string* model_ = nullptr;
+  std::string typed_model_;
 };
 
 }  // namespace bise

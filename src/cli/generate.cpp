@@ -84,7 +84,7 @@ void write_results(const Options& options, const std::vector<TextRequest>& reque
 int run_generate(const Arguments& arguments) {
   Options options;
   Flags flags("generate", "Complete one prompt, or a JSONL file of prompts together.");
-  flags.positional("model", options.model, "checkpoint folder");
+  flags.model(options.model);
   flags.option("--prompt", options.prompt, "text to continue");
   flags.option("--message", options.message, "a user's message, put through the chat template");
   flags.option("--input", options.input,

@@ -108,7 +108,7 @@ int run_inspect(const Arguments& arguments) {
   std::string folder;
   bool json = false;
   Flags flags("inspect", "Show a checkpoint's architecture, parameters, scheme per layer and bytes.");
-  flags.positional("model", folder, "checkpoint folder");
+  flags.model(folder);
   flags.flag("--json", json, "print one JSON object");
   if (!flags.parse(arguments)) return 0;
 

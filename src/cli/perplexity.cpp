@@ -11,6 +11,7 @@
 #include "base/progress.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
+#include "cli/hub_settings.h"
 #include "cli/loaded_model.h"
 
 namespace bise {
@@ -56,7 +57,7 @@ int run_perplexity(const Arguments& arguments) {
       "perplexity",
       "Perplexity of a text in windows from an empty context, counted as llama-perplexity does; with --base "
       "also how far the predictions are from another model's.");
-  flags.positional("model", options.model, "checkpoint folder");
+  flags.model(options.model);
   flags.positional("file", options.file, "UTF-8 text");
   flags.option("--base", options.base, "checkpoint to compare with, usually the unquantized one");
   flags.option("--window", options.window, "tokens of a window");
@@ -82,7 +83,7 @@ int run_perplexity(const Arguments& arguments) {
   if (options.base.empty()) {
     result = perplexity(model.decoder(), runtime.pool(), ids, windows);
   } else {
-    LoadedModel base(options.base, runtime);
+    LoadedModel base(model_folder(options.base), runtime);
     comparison = compare_logits(base.decoder(), model.decoder(), runtime.pool(), ids, windows);
     result = comparison->quantized;
   }

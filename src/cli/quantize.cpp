@@ -28,7 +28,7 @@ struct Options {
   DeviceFlags device;
 
   void declare(Flags& flags) {
-    flags.positional("model", model, "checkpoint folder (bf16, fp16 or fp32)");
+    flags.model(model, "checkpoint folder (bf16, fp16 or fp32), or owner/name of a downloaded model");
     flags.required_option("-o,--output", output, "folder to write");
     flags.required_option("--scheme", scheme, "W4A16, W4A16_ASYM, W8A16, W8A8 (INT8), FP8_DYNAMIC or NF4");
     flags.option("--algorithm", algorithm, "gptq, rtn (round to nearest), or auto: gptq for integer schemes");

@@ -47,7 +47,7 @@ int run_score(const Arguments& arguments) {
       "score",
       "Log-probabilities (natural) of texts: one JSON object a line, {\"text\"} or {\"token_ids\"}, in; "
       "{\"token_ids\", \"logprobs\", \"top\"} out.");
-  flags.positional("model", folder, "checkpoint folder");
+  flags.model(folder);
   flags.option("--input", input, "JSONL file; - = standard input");
   flags.option("--top", top, "also the most likely tokens after each position, this many");
   device.declare(flags);

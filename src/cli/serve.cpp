@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "cli/commands.h"
+#include "cli/hub_settings.h"
 #include "cli/serve_flags.h"
 #include "cli/serve_model.h"
 #include "cli/serve_signals.h"
@@ -246,6 +247,9 @@ int run_serve(const Arguments& arguments) {
   if (!settings) return 0;
   if (settings->server.api_keys.empty())
     if (std::string key = environment("VLLM_API_KEY"); !key.empty()) settings->server.api_keys.push_back(key);
+  // Requests name the model as the user did, wherever its files lie.
+  if (settings->served_model_names.empty()) settings->served_model_names = {settings->model};
+  settings->model = model_folder(settings->model).string();
   use_server_log();
   print_beginning(*settings);
   RunningServer server(*settings);

@@ -10,7 +10,7 @@ namespace {
 using Texts = ServeFlagTexts;
 
 void declare_model(Flags& flags, ServeSettings& settings, Texts& texts) {
-  flags.positional("model", settings.model, "checkpoint folder");
+  flags.positional("model", settings.model, "checkpoint folder, or owner/name of a downloaded model");
   flags.group("Model");
   flags.option("--served-model-name", settings.served_model_names,
                "names that requests may use; the first stands in replies (default: the model as given)");

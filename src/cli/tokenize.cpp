@@ -39,7 +39,7 @@ int run_tokenize(const Arguments& arguments) {
       "tokenize",
       "Text to token ids: one JSON object a line, {\"text\"} or {\"messages\"}, in; {\"token_ids\"} out. "
       "With --decode the other way.");
-  flags.positional("model", folder, "checkpoint folder");
+  flags.model(folder);
   flags.option("--input", input, "JSONL file; - = standard input");
   flags.option("--chat-template", template_file, "Jinja file instead of the checkpoint's template");
   flags.flag("--decode", decode, "{\"token_ids\"} in, {\"text\"} out");
