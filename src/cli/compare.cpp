@@ -12,7 +12,9 @@
 #include "cli/child_process.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
+#include "cli/hub_settings.h"
 #include "cli/loaded_model.h"
+#include "cli/recovery.h"
 #include "cli/text_request.h"
 #include "cli/version.h"
 #include "engine/generator.h"
@@ -27,7 +29,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Options {
-  std::vector<std::string> models;
+  std::vector<std::string> models, names;
   std::string text, prompt, output;
   std::int64_t prompt_tokens = 512, output_tokens = 128, window = 512, max_windows = 0, max_tokens = 64;
   bool json = false;
@@ -101,9 +103,10 @@ class Comparer {
                                    count_windows(text_ids_, windows_), options.window);
   }
 
-  void add(const std::string& folder) {
+  void add(std::size_t index) {
+    const std::string& folder = options_.models[index];
     ModelResult result;
-    result.name = name_of(folder);
+    result.name = options_.names[index];
     result.environment = {runtime_.description(), version_text(), now_utc(), "bise compare"};
     result.disk_bytes = static_cast<std::int64_t>(folder_bytes(folder));
     add_speed(options_, folder, result);
@@ -146,11 +149,16 @@ class Comparer {
 
 int run_compare(const Arguments& arguments) {
   Options options;
-  Flags flags(
-      "compare",
-      "Measure several checkpoints one after the other and print size, memory, speed and loss side by side. "
-      "The first model is the original that the others are compared with.");
-  flags.positionals("models", options.models, "checkpoint folders, the original first");
+  Flags flags("compare",
+              "Measure several checkpoints one after the other and print size, memory, speed and loss side "
+              "by side; or, "
+              "given results of bise eval or lm_eval, print each quantized model's recovery of the "
+              "original's scores. "
+              "The first is the original that the others are compared with.");
+  flags.positionals(
+      "models", options.models,
+      "checkpoints (folders, or owner/name of downloaded models), the original first; or result "
+      "files or folders of evaluations");
   flags.option("--text", options.text, "UTF-8 text for perplexity and divergence");
   flags.option("--prompt", options.prompt, "a user's message that every model answers greedily");
   flags.option("--max-tokens", options.max_tokens, "tokens of the answer at most");
@@ -158,16 +166,24 @@ int run_compare(const Arguments& arguments) {
   flags.option("--output-tokens", options.output_tokens, "tokens decoded when speed is measured");
   flags.option("--window", options.window, "tokens of a perplexity window");
   flags.option("--max-windows", options.max_windows, "windows to use at most; 0 = all");
-  flags.option("-o,--output", options.output, "folder for comparison.json and report.html");
+  flags.option("-o,--output", options.output,
+               "folder for comparison.json and report.html, or the recovery's files");
   flags.flag("--json", options.json, "print one JSON object instead of the table");
   options.device.declare(flags);
   if (!flags.parse(arguments)) return 0;
 
+  if (are_eval_results(options.models))
+    return compare_eval_results(options.models, options.output, options.json);
+  for (std::string& model : options.models) {
+    options.names.push_back(name_of(model));
+    model = model_folder(model).string();
+  }
+
   Comparer comparer(options);
   Progress progress("comparing", "models", static_cast<std::int64_t>(options.models.size()));
-  for (const std::string& model : options.models) {
-    comparer.add(model);
-    progress.advance(1, name_of(model));
+  for (std::size_t i = 0; i < options.models.size(); ++i) {
+    comparer.add(i);
+    progress.advance(1, options.names[i]);
   }
   const Comparison& comparison = comparer.comparison();
   if (!options.output.empty()) {

@@ -19,6 +19,9 @@ struct BarChart {
   std::vector<Bar> bars;  // the first is the original and is drawn in another colour
 };
 
+// One SVG file with charts below each other, readable by itself on a white ground.
+std::string chart_file_svg(const std::vector<BarChart>& charts);
+
 // Horizontal bars from zero, each with its label and its number.
 std::string bar_chart_svg(const BarChart& chart);
 
