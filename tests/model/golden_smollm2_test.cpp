@@ -80,7 +80,8 @@ TEST(GoldenSmolLm2, ReferenceLogprobsEqualTransformers) {
 // rounds as it does, inputs of linear layers or the cache, must stay nearer.
 constexpr Differences kBfloat16Run = {.next_top10 = 0.2278, .prompt_logprobs = 0.3769};
 
-// AMX multiplies bfloat16 by bfloat16: it rounds the inputs of linear layers.
+// AMX multiplies bfloat16 by bfloat16: it rounds the inputs of linear layers, unless told not to ("cpu amx
+// float32").
 bool computes_in_float32(const Backend& backend) {
   return backend.name() != "cpu amx";
 }

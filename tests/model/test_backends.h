@@ -9,10 +9,11 @@
 
 namespace bise {
 
-// The CPU backend with each instruction set, plain to wide.
+// The CPU backend with each instruction set, plain to wide; AMX with float32's inputs too.
 inline std::vector<std::unique_ptr<Backend>> cpu_backends(ThreadPool& pool) {
   std::vector<std::unique_ptr<Backend>> backends;
   for (const Isa isa : available_isas()) backends.push_back(make_cpu_backend(pool, isa));
+  if (available_isas().back() == Isa::kAmx) backends.push_back(make_cpu_backend(pool, Isa::kAmx, true));
   return backends;
 }
 
