@@ -40,6 +40,7 @@ OneRowKind kind_of(const LinearPart& part) {
   if (!stored.zero_point.empty()) return OneRowKind::kNone;
   if (part.format == RowFormat::kE4M3) return size == 0 ? OneRowKind::kE4M3 : OneRowKind::kNone;
   if (size != 0 && size != 32 && size != 64 && size % 128 != 0) return OneRowKind::kNone;
+  if (size != 0 && stored.scale.dtype() == DType::kF32) return OneRowKind::kNone;  // see Bytes
   if (part.format == RowFormat::kInt8)
     return size == 0 ? OneRowKind::kInt8 : by_group(OneRowKind::kInt8Group32, size);
   if (part.format == RowFormat::kInt8Packed)

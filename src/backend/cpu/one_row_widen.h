@@ -102,7 +102,8 @@ class Nibbles : public GroupWalk<kGroups> {
   const float* levels_;
 };
 
-// 8-bit codes. kGroups == 0: the scale of the row is applied to the product. kOffset: offset by 128.
+// 8-bit codes. kGroups == 0: the scale of the row is applied to the product. kOffset: offset by 128. Scales
+// have at most 15 significant bits: then 32896 * scale is exact.
 template <int kGroups, bool kOffset>
 class Bytes : public GroupWalk<kGroups> {
  public:
@@ -113,30 +114,41 @@ class Bytes : public GroupWalk<kGroups> {
   template <bool kTail>
   [[gnu::always_inline]] void widen(const std::byte* in, std::int64_t bytes, const float* scales,
                                     const float*, std::byte* out) const {
-    alignas(64) std::byte whole[kTail ? kStepBytes : 64];
-    if constexpr (kTail) {
-      for (int i = 0; i < 2; ++i) _mm512_store_si512(whole + 64 * i, load<true>(in + 64 * i, bytes - 64 * i));
-      in = whole;
-    }
-    __m512 scale[4], zero[4];
-    for (int g = 0; g < kGroups; ++g) {
-      scale[g] = _mm512_set1_ps(scales[g]);
-      if (kOffset) zero[g] = _mm512_mul_ps(scale[g], _mm512_set1_ps(-128.0f));
-    }
-    // From memory: extracting lanes would share the port that widens.
-    const auto values = [&](int tile, int half) __attribute__((always_inline)) {
-      const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + 32 * tile + 16 * half));
-      const __m512i wide = kOffset ? _mm512_cvtepu8_epi32(codes) : _mm512_cvtepi8_epi32(codes);
-      const __m512 value = _mm512_cvtepi32_ps(wide);
-      const int g = tile * kGroups / 4;
-      if (kGroups == 0) return kOffset ? _mm512_sub_ps(value, _mm512_set1_ps(128.0f)) : value;
-      // code * scale - 128 * scale: both products are exact before they are added
-      return kOffset ? _mm512_fmadd_ps(value, scale[g], zero[g]) : _mm512_mul_ps(value, scale[g]);
-    };
+    // A code u as the second byte of a float32 of 2^15 makes it 2^15 + u: one lookup instead of two
+    // conversions.
+    const __m512i base = _mm512_set1_epi32(0x47000000), sign = _mm512_set1_epi8(static_cast<char>(0x80));
+    const __m512 offset = _mm512_set1_ps(-32896.0f);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      __m512i codes = load<kTail>(in + 64 * half, bytes - 64 * half);
+      if (!kOffset) codes = _mm512_xor_si512(codes, sign);
+      __m512 values[4];
 #pragma GCC unroll 4
-    for (int tile = 0; tile < 4; ++tile)
-      _mm512_store_si512(out + tile * kTileBytes, to_bf16(values(tile, 0), values(tile, 1)));
+      for (int quarter = 0; quarter < 4; ++quarter) {
+        const __m512i index = _mm512_load_si512(kSecondByte.data() + 64 * quarter);
+        const __m512 value =
+            _mm512_castsi512_ps(_mm512_mask_permutexvar_epi8(base, 0x2222222222222222ull, index, codes));
+        if constexpr (kGroups == 0) {
+          values[quarter] = _mm512_add_ps(value, offset);
+        } else {
+          // (2^15 + u) * scale - 32896 * scale: both products are exact before they are added
+          const __m512 scale = _mm512_set1_ps(scales[(2 * half + quarter / 2) * kGroups / 4]);
+          values[quarter] = _mm512_fmadd_ps(value, scale, _mm512_mul_ps(scale, offset));
+        }
+      }
+      _mm512_store_si512(out + 2 * half * kTileBytes, to_bf16(values[0], values[1]));
+      _mm512_store_si512(out + (2 * half + 1) * kTileBytes, to_bf16(values[2], values[3]));
+    }
   }
+
+ private:
+  // Of quarter q, the second byte of each of 16 words takes code 16 q + word.
+  alignas(64) static constexpr auto kSecondByte = [] {
+    std::array<std::uint8_t, 256> index{};
+    for (std::size_t code = 0; code < 64; ++code)
+      index[code / 16 * 64 + code % 16 * 4 + 1] = static_cast<std::uint8_t>(code);
+    return index;
+  }();
 };
 
 // e4m3 codes whose scale is applied to the product.
