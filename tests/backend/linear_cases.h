@@ -84,6 +84,10 @@ inline const std::vector<LinearShape>& linear_shapes() {
       {48, 32, {1, 4, 17}},
       {37, 100, {1, 2, 7, 17, 33}},
       {6, 33, {1, 2, 19}},
+      // As many rows as AMX divides among two threads, in one chunk and in several of them, and more columns
+      // than one block of its sums has.
+      {80, 576, {1, 384, 512}},
+      {32, 4160, {1, 20, 384}},
   };
   return shapes;
 }

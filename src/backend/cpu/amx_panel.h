@@ -1,9 +1,9 @@
-// Panels of the weight: some tiles of 32 rows, brought into first-level cache piece by piece while the tile
-// unit multiplies the panel before. Include inside the target region of linear_amx.cpp.
+// Panels of the weight: some tiles of 32 rows. Include inside a target region of linear_amx.cpp.
 //
 //   as the file has it   tiles of bf16 or int8 codes whose rows do not fall into the same sets of the cache
-//   copied               such tiles whose rows would: by the tile unit itself, past the first-level cache
-//   widened              everything else, a row at a time
+//   copied               such tiles whose rows would: by the tile unit itself, past the first-level cache,
+//                        piece by piece beside the products of the panel before
+//   widened              everything else
 #pragma once
 
 #include "backend/cpu/amx_columns.h"
@@ -134,25 +134,23 @@ class PanelMaker {
       pieces_ = way_ == Way::kDirect ? 0 : 2 * panel.tiles;
     } else {
       way_ = Way::kWiden;
-      pieces_ = 2 * kTileRows;
+      pieces_ = 0;  // all at once: beside products it takes longer
     }
   }
+  // Whether the panel is taken from the file as it is.
+  bool direct() const { return way_ == Way::kDirect; }
   // What make() has to do in all.
   std::int64_t pieces() const { return pieces_; }
   void make() {
-    if (made_ == pieces_) return;
-    const std::int64_t piece = made_++;
-    switch (way_) {
-      case Way::kDirect: return;
-      case Way::kCopy: return copy(piece);
-      case Way::kWiden: return widen(piece);
-    }
+    if (made_ < pieces_) copy(made_++);
   }
-  // Makes what is left; the panel stays until the next but one begin().
+  // Makes what is left; the panel stays until the next finish().
   TileSource finish() {
     while (made_ < pieces_) make();
     if (way_ == Way::kDirect) return source_;
-    const std::byte* panel = memory_[turn_];
+    // What is widened always takes the same memory, which stays in the first-level cache.
+    std::byte* panel = memory_[way_ == Way::kCopy ? turn_ : 0];
+    if (way_ == Way::kWiden) widen(panel);
     return {{panel, panel + kTileBytes}, kTileRowBytes, 2 * kTileBytes};
   }
 
@@ -166,14 +164,17 @@ class PanelMaker {
     store_tile<4>(memory_[turn_] + (2 * t + h) * kTileBytes, kTileRowBytes);
   }
 
-  void widen(std::int64_t piece) const {
-    const std::int64_t h = piece / kTileRows, r = piece % kTileRows;
-    if (r >= panel_.unit.count[h]) return;
-    const std::int64_t row = panel_.unit.row[h] + r;
-    const LinearPart& part = weight_.part_of(row);
-    unpack_rows(part, weight_.integer(), weight_.nibbles(),
-                {row - part.first_row, 1, range_.first, range_.count},
-                memory_[turn_] + h * kTileBytes + r * kTileRowBytes, 2 * kTileBytes);
+  void widen(std::byte* out) const {
+    for (int h = 0; h < 2; ++h)
+      for (std::int64_t r = 0; r < panel_.unit.count[h];) {
+        const std::int64_t row = panel_.unit.row[h] + r;
+        const LinearPart& part = weight_.part_of(row);
+        const std::int64_t rows = std::min(panel_.unit.count[h] - r, part.first_row + part.rows() - row);
+        unpack_rows(part, weight_.integer(), weight_.nibbles(),
+                    {row - part.first_row, rows, range_.first, range_.count},
+                    out + h * kTileBytes + r * kTileRowBytes, 2 * kTileBytes);
+        r += rows;
+      }
   }
 
   const AmxColumns& columns_;

@@ -44,8 +44,6 @@ inline std::int64_t half_count(std::int64_t rows_left) {
 // Up to this many rows of input, the weights are read once in the order of memory; beyond, the packed rows of
 // a block of columns stay in the cache and the weights pass by.
 constexpr std::int64_t kFewRows = 32;
-// AMX: up to this many rows, weights that need no widening go into tiles straight from the file.
-constexpr std::int64_t kDirectRows = 32;
 
 // Rows to multiply together, an even share of `rows`: with `columns` columns they stay in the second-level
 // cache.

@@ -36,6 +36,7 @@
     "avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx512bf16,avx512vbmi")
 #include "backend/cpu/amx_epilogue.h"
 #include "backend/cpu/amx_panel.h"
+#include "backend/cpu/amx_units.h"
 
 namespace bise {
 namespace {
@@ -55,25 +56,12 @@ struct ManyRows {
   CpuMatrix* out;         // one of the two
   CpuLinearInput* gated;  // is given
   AmxColumns columns;
+  AmxUnits units;
   bool shared_rows;  // each thread has rows of its own; else, units of its own
 
-  std::int64_t columns_out() const { return gated ? weight.rows() / 2 : weight.rows(); }
-  std::int64_t units() const {
-    const std::int64_t of_unit = gated ? Unit::kHalf : 2 * Unit::kHalf;
-    return (columns_out() + of_unit - 1) / of_unit;
-  }
-  Unit unit_at(std::int64_t u) const {
-    if (gated) {
-      const std::int64_t row = Unit::kHalf * u, count = half_count(columns_out() - row);
-      return {{row, columns_out() + row}, {count, count}};
-    }
-    const std::int64_t row = 2 * Unit::kHalf * u;
-    return {{row, row + Unit::kHalf},
-            {half_count(columns_out() - row), half_count(columns_out() - row - Unit::kHalf)}};
-  }
-  // Blocks whose columns are packed together: a gated unit goes through all of them, since the sums of all
-  // units have no place to wait in.
-  std::int64_t blocks_of_pass() const { return gated ? columns.blocks() : 1; }
+  // Blocks whose columns are packed together. A gated unit goes through all of them, since the sums of all
+  // units have no place to wait in; so does any unit with few rows, and the weights are read in their order.
+  std::int64_t blocks_of_pass() const { return gated || in.rows() <= kFewRows ? columns.blocks() : 1; }
   // Bytes of a block of a token tile.
   std::int64_t packed_block() const { return (columns.tiles_of(0) + 3) / 4 * 4 * kTileBytes; }
   std::int64_t rows_of_chunk() const {
@@ -172,7 +160,7 @@ class ManyRowsWorker {
         barrier_(buffers.barrier),
         thread_(thread),
         threads_(static_cast<int>(buffers.threads.size())),
-        units_(my_part(layer.units())),
+        units_(my_part(layer.units.count())),
         maker_(layer.columns, layer.weight, scratch_.panel.data()),
         epilogue_(layer.in, layer.weight, layer.gated),
         packed_(buffers.threads[static_cast<std::size_t>(layer.shared_rows ? thread : 0)].packed.data()) {
@@ -242,7 +230,7 @@ class ManyRowsWorker {
   }
 
   Panel panel_at(std::int64_t index, std::int64_t block, std::int64_t tile) const {
-    return {index, layer_.unit_at(index), block, tile,
+    return {index, layer_.units.at(index), block, tile,
             std::min(layer_.columns.panel_tiles(block), layer_.columns.tiles_of(block) - tile)};
   }
   // To the next panel of the pass; false at its end.
@@ -262,7 +250,9 @@ class ManyRowsWorker {
     panel.tiles = layer_.columns.tiles_of(panel.block);
     const std::int64_t steps = pairs_ * panel.tiles;
     prefetcher_ = {};
-    if (advance(panel))
+    // A few rows read the file as fast as it comes: fetching beside them would only disturb the processor's
+    // own prefetching.
+    if ((pairs_ > 1 || !maker_.direct()) && advance(panel))
       prefetcher_ = {layer_.weight, panel.unit,
                      layer_.columns.columns_of(panel.block, 0, layer_.columns.tiles_of(panel.block))};
     fetching_ = {prefetcher_.lines(), steps};
@@ -362,7 +352,7 @@ void ManyRowsWorker::multiply_panel(const Panel& panel, const TileSource& source
 void ManyRowsWorker::add_pending(const Panel& panel, std::int64_t pair, const float* products) {
   const std::int64_t row = pair * kPairRows;
   UnitSums sums{scratch_.sums.data() + row * 2 * Unit::kHalf, 2 * Unit::kHalf};
-  if (layer_.out) sums = {layer_.out->row(first_row_ + row) + panel.unit.row[0], layer_.columns_out()};
+  if (layer_.out) sums = {layer_.out->row(first_row_ + row) + panel.unit.row[0], layer_.units.columns()};
   last_.at = {panel.unit, sums, first_row_ + row, panel.block == 0,
               panel.block + 1 == layer_.columns.blocks()};
   last_.products = products;
@@ -370,20 +360,25 @@ void ManyRowsWorker::add_pending(const Panel& panel, std::int64_t pair, const fl
   last_.slices = (last_.rows + 3) / 4;
 }
 
-}  // namespace
-
-bool suits_amx_many_rows(const CpuLinearInput& in, const CpuLinearWeight& weight) {
-  constexpr std::int64_t kManyRows = 64;
-  return in.rows() >= kManyRows &&
+// Weights that have to be widened are widened once, for all threads' rows.
+bool shares_rows(const CpuLinearInput& in, const CpuLinearWeight& weight, int threads) {
+  return rows_are_shared(in.rows(), threads) &&
          (weight.integer() ||
           std::all_of(weight.parts().begin(), weight.parts().end(),
                       [](const LinearPart& part) { return part.format == RowFormat::kBF16; }));
 }
 
+}  // namespace
+
 void amx_many_rows(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
                    const CpuLinearWeight& weight, CpuMatrix* out, CpuLinearInput* gated) {
-  const ManyRows layer{
-      in, weight, out, gated, AmxColumns(in, weight), rows_are_shared(in.rows(), pool.threads())};
+  const ManyRows layer{in,
+                       weight,
+                       out,
+                       gated,
+                       AmxColumns(in, weight),
+                       AmxUnits(weight.rows(), gated != nullptr),
+                       shares_rows(in, weight, pool.threads())};
   check(layer.rows_of_chunk() * layer.packed_block() / kTileRows * layer.blocks_of_pass() <=
             LinearScratch::Buffers::kPackedBytes,
         "a chunk of the input fits the packing memory");

@@ -6,10 +6,6 @@
 
 namespace bise {
 
-// Whether amx_many_rows is for them: weights whose tiles lie in the file. Others would have to be widened by
-// every thread that has rows of its own.
-bool suits_amx_many_rows(const CpuLinearInput& in, const CpuLinearWeight& weight);
-
 // One of `out` and `gated` is given: out[r, :] = W x[r, :] + bias, or the gated product's encoding.
 void amx_many_rows(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
                    const CpuLinearWeight& weight, CpuMatrix* out, CpuLinearInput* gated);
