@@ -1,5 +1,6 @@
-// Causal attention over the paged cache, online softmax (Milakov and Gimelshein 2018). A block computes one
-// token and one KV head with all query heads that share it.
+// Causal attention over the paged cache: tile_attention.cu where it can, else the kernel of this file,
+// without tensor cores, online softmax (Milakov and Gimelshein 2018). A block computes one token and one KV
+// head with all query heads that share it.
 //
 // The context is cut at multiples of kSplit positions. Each part gives a maximum, a sum and a weighted value;
 // they are joined from the first to the last, either by the block that computed them or, for few tokens with
@@ -8,6 +9,7 @@
 #include <cfloat>
 
 #include "backend/cuda/device_math.cuh"
+#include "backend/cuda/tile_attention.h"
 
 namespace bise::cuda {
 namespace {
@@ -25,7 +27,8 @@ struct Task {
   std::int64_t group, sliding_window;
   CacheView cache;
   float scale;
-  float* out;      // [tokens, num_heads * head_dim]
+  Values out;  // rows of out_stride
+  std::int64_t out_stride;
   float* partial;  // [tokens, num_heads, splits, head_dim + 2], or null when a block takes all parts
   int splits;
 };
@@ -44,6 +47,15 @@ __device__ inline void load_lane(const bf16* p, float (&values)[kLane]) {
     values[2 * i] = __uint_as_float(words[i] << 16);
     values[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
   }
+}
+
+__device__ inline void store_out(const Task& task, std::int64_t token, std::int64_t column, float value) {
+  const std::int64_t at = token * task.out_stride + column;
+  value *= task.cache.value_scale;
+  if (task.out.type == Float::kBf16)
+    store_value(static_cast<bf16*>(task.out.data) + at, value);
+  else
+    store_value(static_cast<float*>(task.out.data) + at, value);
 }
 
 // Joins (m, l, a) with another part that comes after it.
@@ -184,16 +196,16 @@ __global__ void __launch_bounds__(kThreads) attention_kernel(Task task) {
         out[head_dim + 1] = any ? result[2] : 0;
       }
     } else {
-      task.out[(token * task.num_heads + h) * head_dim + d] = result[0] / result[2];
+      store_out(task, token, h * head_dim + d, result[0] / result[2]);
     }
   }
 }
 
 // Joins the parts of one token and head.
-__global__ void join_kernel(const float* partial, int splits, int head_dim, float* out) {
+__global__ void join_kernel(Task task) {
   const std::int64_t head = blockIdx.x;
-  const int d = threadIdx.x;
-  const float* parts = partial + head * splits * (head_dim + 2);
+  const int d = threadIdx.x, splits = task.splits, head_dim = static_cast<int>(task.cache.head_dim);
+  const float* parts = task.partial + head * splits * (head_dim + 2);
   float m = kNone, l = 0, sum = 0, keep, add;
   bool any = false;
   for (int split = 0; split < splits; ++split, parts += head_dim + 2) {
@@ -208,7 +220,7 @@ __global__ void join_kernel(const float* partial, int splits, int head_dim, floa
     join(m, l, parts[head_dim], parts[head_dim + 1], keep, add);
     sum = sum * keep + parts[d] * add;
   }
-  out[head * head_dim + d] = sum / l;
+  store_out(task, head / task.num_heads, head % task.num_heads * head_dim + d, sum / l);
 }
 
 template <int kLanes, int kHeads, class T, class C>
@@ -241,35 +253,44 @@ void with_lanes(int heads, const Task& task, dim3 grid, std::size_t shared, cuda
 
 }  // namespace
 
-std::size_t attention_workspace(std::int64_t longest_context, std::int64_t num_heads, std::int64_t head_dim) {
-  const std::int64_t splits = (longest_context + kSplit - 1) / kSplit;
-  return static_cast<std::size_t>(kSplitTokens * num_heads * splits * (head_dim + 2)) * sizeof(float);
+std::size_t attention_workspace(const StepView& step, std::int64_t num_heads, const CacheView& cache) {
+  if (supports_tile_attention(num_heads, step, cache))
+    return tile_attention_workspace(step, num_heads, cache);
+  const std::int64_t splits = (step.longest_context + kSplit - 1) / kSplit;
+  return kAttentionCounterBytes +
+         static_cast<std::size_t>(kSplitTokens * num_heads * splits * (cache.head_dim + 2)) * sizeof(float);
 }
 
 void attention(Values qkv, std::int64_t num_heads, const StepView& step, std::int64_t group,
-               std::int64_t sliding_window, const CacheView& cache, float* out, void* workspace,
-               cudaStream_t stream) {
+               std::int64_t sliding_window, const CacheView& cache, Values out, std::int64_t out_stride,
+               void* workspace, cudaStream_t stream) {
+  if (supports_tile_attention(num_heads, step, cache))
+    return tile_attention(qkv, num_heads, step, group, sliding_window, cache, out, out_stride, workspace,
+                          stream);
   const int splits = static_cast<int>((step.longest_context + kSplit - 1) / kSplit);
   const bool divided = step.tokens <= kSplitTokens && splits > 1;
   const int heads = static_cast<int>(num_heads / cache.num_kv_heads);
-  const Task task{.qkv = qkv.data,
-                  .num_heads = static_cast<int>(num_heads),
-                  .step = step,
-                  .group = group,
-                  .sliding_window = sliding_window,
-                  .cache = cache,
-                  // Exponentials are of base 2.
-                  .scale = 1.44269504f / sqrtf(static_cast<float>(cache.head_dim)),
-                  .out = out,
-                  .partial = divided ? static_cast<float*>(workspace) : nullptr,
-                  .splits = splits};
+  const Task task{
+      .qkv = qkv.data,
+      .num_heads = static_cast<int>(num_heads),
+      .step = step,
+      .group = group,
+      .sliding_window = sliding_window,
+      .cache = cache,
+      // Exponentials are of base 2.
+      .scale = 1.44269504f / sqrtf(static_cast<float>(cache.head_dim)) * cache.key_scale,
+      .out = out,
+      .out_stride = out_stride,
+      .partial = divided ? reinterpret_cast<float*>(static_cast<char*>(workspace) + kAttentionCounterBytes)
+                         : nullptr,
+      .splits = splits};
   const dim3 grid(static_cast<unsigned>(step.tokens), static_cast<unsigned>(cache.num_kv_heads),
                   divided ? static_cast<unsigned>(splits) : 1);
   const std::size_t shared = static_cast<std::size_t>(heads) *
                              static_cast<std::size_t>(kWarps * (cache.head_dim + 2) + 3 * cache.head_dim) *
                              sizeof(float);
   with_type(qkv, [&](auto* rows) {
-    with_type({nullptr, cache.type}, [&](auto* kind) {
+    with_cache_type(cache.type, [&](auto* kind) {
       using T = std::remove_pointer_t<decltype(rows)>;
       using C = std::remove_pointer_t<decltype(kind)>;
       with_lanes<T, C>(heads, task, grid, shared, stream);
@@ -277,7 +298,7 @@ void attention(Values qkv, std::int64_t num_heads, const StepView& step, std::in
   });
   if (divided)
     join_kernel<<<static_cast<unsigned>(step.tokens * num_heads), static_cast<unsigned>(cache.head_dim), 0,
-                  stream>>>(task.partial, splits, static_cast<int>(cache.head_dim), out);
+                  stream>>>(task);
 }
 
 }  // namespace bise::cuda

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "backend/check_batch.h"
+#include "backend/cuda/cuda_step_recorder.h"
 #include "backend/cuda/streamed_linear.h"
 #include "base/check.h"
 #include "base/clock.h"
@@ -63,6 +64,7 @@ std::unique_ptr<Backend> make_cuda_backend(int device) {
 CudaBackend::CudaBackend(int device)
     : name_(std::string("cuda ") + use_device(device).name),
       stream_(make_stream()),
+      uploader_(device),
       experts_({[this](const LinearInput& in, const LinearWeight& weight, Matrix& out) {
                   linear(in, weight, out);
                 },
@@ -83,6 +85,18 @@ void CudaBackend::synchronize() {
   cuda_check(cudaStreamSynchronize(stream_), "waiting for the device");
 }
 
+// Other processes' share counts as used by this one: it cannot be told apart.
+MemoryInfo CudaBackend::memory() const {
+  std::size_t free = 0, total = 0;
+  cuda_check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  MemoryInfo info;
+  info.total = static_cast<std::int64_t>(total);
+  info.free = static_cast<std::int64_t>(free);
+  // Nothing is given back while a model is there.
+  info.peak_used = info.total - info.free;
+  return info;
+}
+
 double CudaBackend::read_bandwidth(std::int64_t bytes) {
   constexpr int kPasses = 10;
   const DeviceBuffer buffer(static_cast<std::size_t>(bytes)), sums(sizeof(std::uint32_t));
@@ -98,18 +112,22 @@ double CudaBackend::read_bandwidth(std::int64_t bytes) {
 }
 
 std::unique_ptr<LinearWeight> CudaBackend::prepare_linear(std::vector<StoredLinear> parts) {
-  return std::make_unique<CudaLinearWeight>(parts);
+  return std::make_unique<CudaLinearWeight>(parts, uploader_);
 }
 
 std::unique_ptr<DeviceTensor> CudaBackend::prepare_tensor(const Tensor& tensor) {
   check(is_float(tensor.dtype()), "an embedding or norm weight is a float tensor");
   // Vectors are small and read often in float32; tables stay as they are.
   const bool table = tensor.shape().size() > 1 && tensor.dtype() == DType::kBF16;
-  return std::make_unique<CudaTensor>(tensor, table ? cuda::Float::kBf16 : cuda::Float::kF32);
+  return std::make_unique<CudaTensor>(tensor, table ? cuda::Float::kBf16 : cuda::Float::kF32, uploader_);
 }
 
 std::unique_ptr<Matrix> CudaBackend::make_matrix(std::int64_t max_rows, std::int64_t columns) {
   return std::make_unique<CudaMatrix>(max_rows, columns, cuda::Float::kF32);
+}
+
+std::unique_ptr<Matrix> CudaBackend::make_intermediate(std::int64_t max_rows, std::int64_t columns) {
+  return std::make_unique<CudaMatrix>(max_rows, columns, cuda::Float::kBf16);
 }
 
 std::unique_ptr<LinearInput> CudaBackend::make_linear_input(std::int64_t max_rows, std::int64_t columns) {
@@ -120,51 +138,111 @@ std::unique_ptr<KvCache> CudaBackend::make_kv_cache(const KvCacheShape& shape) {
   return std::make_unique<CudaKvCache>(shape);
 }
 
-void CudaBackend::upload_step(const Batch& batch) {
-  const auto tokens = static_cast<std::size_t>(batch.tokens());
-  const auto sequences = static_cast<std::size_t>(batch.sequences());
-  const std::size_t count = 3 * tokens + 2 * sequences + 1 + batch.block_table.size();
+void CudaBackend::upload_step(const Batch& batch, std::int64_t sequences, std::int64_t width) {
+  const std::int64_t added = sequences - batch.sequences();  // of one token each
+  const auto tokens = static_cast<std::size_t>(batch.tokens() + added);
+  const auto rows = static_cast<std::size_t>(sequences);
+  const std::size_t draws = batch.draws.empty() ? 0 : batch.draws.size() + static_cast<std::size_t>(added);
+  const std::size_t count =
+      3 * tokens + 2 * rows + 1 + 3 * draws + rows * static_cast<std::size_t>(batch.groups * width);
   cuda_check(cudaEventSynchronize(uploaded_), "waiting for the step before");
-  host_step_.grow(count * sizeof(std::int32_t));
-  device_step_.grow(count * sizeof(std::int32_t));
+  constexpr std::size_t kLeast = std::size_t{1} << 20;  // so that it seldom grows: recorded steps are in it
+  const std::size_t bytes = std::max(kLeast, 2 * count * sizeof(std::int32_t));
+  if (device_step_.size() < count * sizeof(std::int32_t)) {
+    host_step_.grow(bytes);
+    device_step_.grow(bytes);
+  }
   std::int32_t* host = host_step_.as<std::int32_t>();
   std::size_t used = 0;
-  const auto put = [&](std::span<const std::int32_t> values) {
-    std::copy(values.begin(), values.end(), host + used);
+  const auto put = [&](std::span<const std::int32_t> values, std::int32_t filler) {
     const std::int32_t* at = device_step_.as<std::int32_t>() + used;
+    std::copy(values.begin(), values.end(), host + used);
     used += values.size();
+    for (std::int64_t i = 0; i < added; ++i) host[used++] = filler;
     return at;
   };
-  step_.token_ids = put(batch.token_ids);
-  step_.positions = put(batch.positions);
-  step_.query_starts = put(batch.query_starts);
-  step_.context_lengths = put(batch.context_lengths);
-  step_.block_table = put(batch.block_table);
+  step_.token_ids = put(batch.token_ids, 0);
+  step_.positions = put(batch.positions, 0);
+  step_.query_starts = put(batch.query_starts, 0);
+  for (std::int64_t i = 0; i < added; ++i)
+    host[used - static_cast<std::size_t>(i) - 1] = static_cast<std::int32_t>(batch.tokens() + added - i);
+  step_.context_lengths = put(batch.context_lengths, 1);
   step_.token_sequence = device_step_.as<std::int32_t>() + used;
-  for (std::size_t s = 0; s < sequences; ++s)
-    for (std::int32_t t = batch.query_starts[s]; t < batch.query_starts[s + 1]; ++t)
-      host[used++] = static_cast<std::int32_t>(s);
+  for (std::int64_t s = 0; s < sequences; ++s) {
+    const std::int32_t queries = s < batch.sequences() ? batch.query_starts[static_cast<std::size_t>(s) + 1] -
+                                                             batch.query_starts[static_cast<std::size_t>(s)]
+                                                       : 1;
+    for (std::int32_t i = 0; i < queries; ++i) host[used++] = static_cast<std::int32_t>(s);
+  }
+  static_assert(sizeof(TokenDraw) == sizeof(cuda::TokenDraw) &&
+                sizeof(TokenDraw) == 3 * sizeof(std::int32_t));
+  step_.draws = reinterpret_cast<const cuda::TokenDraw*>(device_step_.as<std::int32_t>() + used);
+  if (draws > 0) {
+    std::memset(host + used, 0, 3 * draws * sizeof(std::int32_t));
+    std::memcpy(host + used, batch.draws.data(), batch.draws.size_bytes());
+    used += 3 * draws;
+  }
+  step_.block_table = device_step_.as<std::int32_t>() + used;
+  const std::int64_t taken = std::min(width, batch.blocks_per_sequence);
+  for (std::int64_t row = 0; row < sequences * batch.groups; ++row, used += static_cast<std::size_t>(width)) {
+    std::int64_t filled = 0;
+    if (row < batch.sequences() * batch.groups) {
+      const auto blocks = batch.blocks(row / batch.groups, row % batch.groups);
+      std::copy_n(blocks.begin(), taken, host + used);
+      filled = taken;
+    }
+    std::fill_n(host + used + filled, width - filled, 0);
+  }
   check(used == count, "every number of the step was copied");
   cuda_check(cudaMemcpyAsync(device_step_.as<void>(), host, count * sizeof(std::int32_t),
                              cudaMemcpyHostToDevice, stream_),
              "copying the step");
   cuda_check(cudaEventRecord(uploaded_, stream_), "cudaEventRecord");
+  step_.tokens = static_cast<std::int64_t>(tokens);
+  step_.sequences = sequences;
+  step_.groups = batch.groups;
+  step_.blocks_per_sequence = width;
+}
+
+void CudaBackend::copy_block(KvCache& cache, std::int64_t from, std::int64_t to) {
+  const auto& made = dynamic_cast<CudaKvCache&>(cache);
+  const KvCacheShape& shape = cache.shape();
+  check(from >= 0 && from < shape.num_blocks && to >= 0 && to < shape.num_blocks, "blocks are in the cache");
+  const auto bytes =
+      static_cast<std::size_t>(cache.bytes() / (2 * shape.layers * shape.num_blocks));  // keys or values
+  for (std::int64_t slot = 0; slot < shape.layers; ++slot) {
+    const cuda::CacheView view = made.layer(slot);
+    for (void* base : {view.keys, view.values}) {
+      auto* blocks = static_cast<char*>(base);
+      cuda_check(cudaMemcpyAsync(blocks + static_cast<std::size_t>(to) * bytes,
+                                 blocks + static_cast<std::size_t>(from) * bytes, bytes,
+                                 cudaMemcpyDeviceToDevice, stream_),
+                 "copying a block of the KV cache");
+    }
+  }
 }
 
 void CudaBackend::begin_step(const Batch& batch, KvCache& cache) {
   check_batch(batch, cache.shape());
   cache_ = &dynamic_cast<CudaKvCache&>(cache);
-  upload_step(batch);
-  step_.tokens = batch.tokens();
-  step_.sequences = batch.sequences();
-  step_.groups = batch.groups;
-  step_.blocks_per_sequence = batch.blocks_per_sequence;
   step_.longest_query = step_.longest_context = 0;
   for (std::size_t s = 0; s < batch.context_lengths.size(); ++s) {
     step_.longest_query =
         std::max<std::int64_t>(step_.longest_query, batch.query_starts[s + 1] - batch.query_starts[s]);
     step_.longest_context = std::max<std::int64_t>(step_.longest_context, batch.context_lengths[s]);
   }
+  const std::int64_t block_size = cache.shape().block_size;
+  upload_step(batch, batch.sequences(), (step_.longest_context + block_size - 1) / block_size);
+}
+
+void CudaBackend::begin_padded_step(const Batch& batch, KvCache& cache, std::int64_t sequences,
+                                    std::int64_t longest_context) {
+  check_batch(batch, cache.shape());
+  cache_ = &dynamic_cast<CudaKvCache&>(cache);
+  step_.longest_query = 1;
+  step_.longest_context = longest_context;
+  const std::int64_t block_size = cache.shape().block_size;
+  upload_step(batch, sequences, (longest_context + block_size - 1) / block_size);
 }
 
 void CudaBackend::embed(const DeviceTensor& table, Matrix& out) {
@@ -220,7 +298,10 @@ void CudaBackend::multiply_large(cuda::Encoded in, std::int64_t rows, const Cuda
                                                                   : LargeLinear::Operands::kFp8;
   } else if (weight.format != cuda::WeightFormat::kBf16) {
     expanded_.grow(static_cast<std::size_t>(weight.rows * weight.stride) * 2);
-    cuda::dequantize(weight, expanded_.as<void>(), stream_);
+    if (weight.format == cuda::WeightFormat::kInt4Panels)
+      cuda::dequantize_panels(weight, expanded_.as<void>(), stream_);
+    else
+      cuda::dequantize(weight, expanded_.as<void>(), stream_);
     product.weight = expanded_.as<void>();
   }
   const bool integers = product.operands == LargeLinear::Operands::kInt8;
@@ -236,31 +317,37 @@ void CudaBackend::multiply_large(cuda::Encoded in, std::int64_t rows, const Cuda
 }
 
 void CudaBackend::multiply_streamed(const cuda::Encoded& in, std::int64_t rows,
-                                    const CudaLinearWeight& linear, cuda::Values out) {
+                                    const CudaLinearWeight& linear, bool gated, cuda::Values out,
+                                    std::int64_t out_stride) {
   const cuda::Weight& weight = linear.weight();
-  const std::size_t needed = cuda::streamed_workspace(weight.rows);
-  if (streamed_.size() < needed) {
-    streamed_.grow(needed);
+  if (streamed_.size() == 0) {
+    streamed_.grow(cuda::streamed_workspace());
     cuda_check(cudaMemsetAsync(streamed_.as<void>(), 0, streamed_.size(), stream_), "cudaMemset");
   }
+  const bool has_panels = weight.format == cuda::WeightFormat::kInt4Panels;
   const int value_bytes = in.encoding == cuda::Encoding::kBf16 ? 2 : 1;
-  cuda::streamed_linear(
-      {.weight_tiles = cuda::tile_map(weight.codes, value_bytes, cuda::padded_rows(weight.rows),
-                                      weight.stride, cuda::kWeightTileRows),
-       .input_tiles = cuda::tile_map(in.codes, value_bytes, rows, in.stride, cuda::input_tile_rows(rows)),
-       .encoding = in.encoding,
-       .rows = rows,
-       .columns = weight.rows,
-       .stride = weight.stride,
-       .in_scales = in.scales,
-       .weight_scales = weight.scales,
-       .bias = linear.bias(),
-       .out = out,
-       .workspace = streamed_.as<void>()},
-      stream_);
+  cuda::StreamedLinear task{
+      .weight_tiles = {},
+      .input_tiles = cuda::tile_map(in.codes, value_bytes, rows, in.stride, cuda::input_tile_rows(rows)),
+      .panels = weight.panels,
+      .encoding = in.encoding,
+      .rows = rows,
+      .weight_rows = weight.rows,
+      .stride = weight.stride,
+      .gated = gated,
+      .in_scales = in.scales,
+      .weight_scales = weight.scales,
+      .bias = linear.bias(),
+      .out = out,
+      .out_stride = out_stride,
+      .workspace = streamed_.as<void>()};
+  if (!has_panels)
+    task.weight_tiles = cuda::tile_map(weight.codes, value_bytes, cuda::padded_rows(weight.rows),
+                                       weight.stride, cuda::kWeightTileRows);
+  cuda::streamed_linear(task, stream_);
 }
 
-void CudaBackend::multiply(const CudaLinearInput& in, const CudaLinearWeight& linear, cuda::Values out) {
+cuda::Encoded CudaBackend::operand_of(const CudaLinearInput& in, const CudaLinearWeight& linear) {
   check(in.columns() == linear.columns() && in.type() == linear.input_type(),
         "a linear layer's input has its columns and encoding");
   cuda::Encoded encoded = in.encoded();
@@ -279,35 +366,60 @@ void CudaBackend::multiply(const CudaLinearInput& in, const CudaLinearWeight& li
                           stream_);
     encoded.codes = inputs_.as<void>();
   }
-  const bool same_operands =
-      linear.multiplies_codes() ||
-      (linear.weight().format == cuda::WeightFormat::kBf16 && encoded.encoding == cuda::Encoding::kBf16);
-  if (same_operands && rows <= cuda::kStreamedRows)
-    multiply_streamed(encoded, rows, linear, out);
+  return encoded;
+}
+
+bool CudaBackend::is_streamed(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& linear) {
+  const cuda::WeightFormat format = linear.weight().format;
+  if (format == cuda::WeightFormat::kInt4Panels)
+    return rows <= kPanelRows || !LargeLinear::supports(linear.rows());
+  const bool same_operands = linear.multiplies_codes() ||
+                             (format == cuda::WeightFormat::kBf16 && in.encoding == cuda::Encoding::kBf16);
+  return same_operands && rows <= cuda::kStreamedRows;
+}
+
+void CudaBackend::multiply(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& linear,
+                           cuda::Values out) {
+  if (is_streamed(in, rows, linear))
+    multiply_streamed(in, rows, linear, false, out, linear.rows());
   else if (rows > kSmallRows && LargeLinear::supports(linear.rows()))
-    multiply_large(encoded, rows, linear, out);
+    multiply_large(in, rows, linear, out);
   else
-    cuda::small_linear(encoded, rows, linear.weight(), linear.bias(), out, stream_);
+    cuda::small_linear(in, rows, linear.weight(), linear.bias(), out, stream_);
   check_launch("linear");
 }
 
 void CudaBackend::linear(const LinearInput& in, const LinearWeight& weight, Matrix& out) {
+  const auto& input = dynamic_cast<const CudaLinearInput&>(in);
+  const auto& linear = dynamic_cast<const CudaLinearWeight&>(weight);
   auto& matrix = dynamic_cast<CudaMatrix&>(out);
   check(matrix.columns() == weight.rows(), "the output has a column per row of the weight");
   matrix.resize(in.rows());
-  multiply(dynamic_cast<const CudaLinearInput&>(in), dynamic_cast<const CudaLinearWeight&>(weight),
-           matrix.values());
+  multiply(operand_of(input, linear), in.rows(), linear, matrix.values());
 }
 
 void CudaBackend::gated_linear(const LinearInput& in, const LinearWeight& gate_up, InputEncoding encoding,
                                LinearInput& out) {
+  const auto& linear = dynamic_cast<const CudaLinearWeight&>(gate_up);
   auto& encoded = dynamic_cast<CudaLinearInput&>(out);
   check(gate_up.rows() == 2 * out.columns(), "gate and up have a row per column of the output");
-  gate_up_.grow(static_cast<std::size_t>(in.rows() * gate_up.rows()) * sizeof(float));
-  const cuda::Values product{gate_up_.as<void>(), cuda::Float::kF32};
-  multiply(dynamic_cast<const CudaLinearInput&>(in), dynamic_cast<const CudaLinearWeight&>(gate_up), product);
-  encoded.resize(in.rows(), encoding.type);
-  cuda::gate_and_encode(product, in.rows(), encoding.scale, encoded.encoded(), stream_);
+  const std::int64_t rows = in.rows();
+  const cuda::Encoded operand = operand_of(dynamic_cast<const CudaLinearInput&>(in), linear);
+  encoded.resize(rows, encoding.type);
+  const cuda::Encoded codes = encoded.encoded();
+  gate_up_.grow(static_cast<std::size_t>(rows * gate_up.rows()) * sizeof(float));
+  if (is_streamed(operand, rows, linear) && cuda::supports_streamed_gate(linear.weight())) {
+    const bool in_place = encoding.type == InputType::kNone && codes.stride == out.columns();
+    const cuda::Values gated = in_place ? cuda::Values{codes.codes, cuda::Float::kBf16}
+                                        : cuda::Values{gate_up_.as<void>(), cuda::Float::kF32};
+    multiply_streamed(operand, rows, linear, true, gated, out.columns());
+    if (!in_place) cuda::encode(gated, rows, encoding.scale, codes, stream_);
+  } else {
+    // Many rows are bound by the memory that gate and up pass through.
+    const cuda::Values both{gate_up_.as<void>(), rows > kSmallRows ? cuda::Float::kBf16 : cuda::Float::kF32};
+    multiply(operand, rows, linear, both);
+    cuda::gate_and_encode(both, rows, encoding.scale, codes, stream_);
+  }
   check_launch("gated_linear");
 }
 
@@ -325,7 +437,7 @@ void CudaBackend::rope_and_store(const AttentionShape& shape, const RopeTable& r
   check(qkv.columns() == shape.qkv_columns() && qkv.rows() == step_.tokens, "qkv has a row per token");
   check(static_cast<std::int64_t>(rope.inv_freq.size()) * 2 == shape.head_dim, "a frequency per pair");
   cuda::rope_and_store(cuda_matrix(qkv).values(), shape.num_heads, rope_table(rope), rope.attention_factor,
-                       step_, layer.group, cache_->layer(layer.slot), stream_);
+                       step_, layer.group, cache_->layer(layer), stream_);
   check_launch("rope_and_store");
 }
 
@@ -334,16 +446,29 @@ void CudaBackend::attention(const AttentionShape& shape, CacheLayer layer, std::
   check(cache_ != nullptr, "begin_step came first");
   check(qkv.columns() == shape.qkv_columns() && qkv.rows() == step_.tokens, "qkv has a row per token");
   check(out.columns() == shape.num_heads * shape.head_dim, "the output has a column per head and dimension");
-  check(shape.head_dim % 8 == 0 && shape.head_dim <= 256 && shape.num_heads / shape.num_kv_heads <= 8,
+  check(shape.head_dim % 8 == 0 && shape.head_dim <= 256 &&
+            shape.num_heads / shape.num_kv_heads <= (shape.head_dim <= 128 ? 64 : 8),
         "the attention kernels have this shape");
   auto& encoded = dynamic_cast<CudaLinearInput&>(out);
   encoded.resize(step_.tokens, encoding.type);
-  sums_.grow(static_cast<std::size_t>(step_.tokens * out.columns()) * sizeof(float));
-  partial_.grow(cuda::attention_workspace(step_.longest_context, shape.num_heads, shape.head_dim));
-  cuda::attention(cuda_matrix(qkv).values(), shape.num_heads, step_, layer.group, sliding_window,
-                  cache_->layer(layer.slot), sums_.as<float>(), partial_.as<void>(), stream_);
-  cuda::encode({sums_.as<void>(), cuda::Float::kF32}, step_.tokens, encoding.scale, encoded.encoded(),
-               stream_);
+  const cuda::CacheView cache = cache_->layer(layer);
+  const std::size_t workspace = cuda::attention_workspace(step_, shape.num_heads, cache);
+  if (partial_.size() < workspace) {
+    partial_.grow(workspace);
+    cuda_check(cudaMemsetAsync(partial_.as<void>(), 0, partial_.size(), stream_), "cudaMemset");
+  }
+  const cuda::Encoded codes = encoded.encoded();
+  const auto attend = [&](cuda::Values values) {
+    cuda::attention(cuda_matrix(qkv).values(), shape.num_heads, step_, layer.group, sliding_window, cache,
+                    values, out.columns(), partial_.as<void>(), stream_);
+  };
+  if (encoding.type == InputType::kNone && codes.stride == out.columns()) {
+    attend({codes.codes, cuda::Float::kBf16});
+  } else {
+    sums_.grow(static_cast<std::size_t>(step_.tokens * out.columns()) * sizeof(float));
+    attend({sums_.as<void>(), cuda::Float::kF32});
+    cuda::encode({sums_.as<void>(), cuda::Float::kF32}, step_.tokens, encoding.scale, codes, stream_);
+  }
   check_launch("attention");
 }
 
@@ -352,7 +477,47 @@ void CudaBackend::experts(const LinearInput& in, const ExpertWeights& weights, M
   check_launch("experts");
 }
 
+void CudaBackend::draw(const Matrix& logits, std::int64_t first_draw) {
+  const cuda::Values values = cuda_matrix(logits).values();
+  check(values.type == cuda::Float::kF32, "tokens are drawn from float32");
+  const auto rows = static_cast<std::size_t>(logits.rows());
+  const std::size_t most = static_cast<std::size_t>(logits.max_rows());
+  drawn_.grow(most * sizeof(std::int32_t));
+  host_drawn_.grow(most * sizeof(std::int32_t));
+  draw_parts_.grow(cuda::draw_workspace(logits.max_rows(), logits.columns()));
+  cuda::draw(static_cast<const float*>(values.data), logits.rows(), logits.columns(),
+             step_.draws + first_draw, draw_parts_.as<void>(), drawn_.as<std::int32_t>(), stream_);
+  check_launch("draw");
+  cuda_check(cudaMemcpyAsync(host_drawn_.as<void>(), drawn_.as<void>(), rows * sizeof(std::int32_t),
+                             cudaMemcpyDeviceToHost, stream_),
+             "copying the tokens");
+}
+
+void CudaBackend::read_drawn(std::span<std::int32_t> out) {
+  synchronize();
+  std::copy_n(host_drawn_.as<std::int32_t>(), out.size(), out.begin());
+}
+
+void CudaBackend::read_rows(const Matrix& matrix, std::span<const std::int32_t> rows, std::span<float> out) {
+  const auto columns = static_cast<std::size_t>(matrix.columns());
+  const cuda::Values values = cuda_matrix(matrix).values();
+  check(values.type == cuda::Float::kF32 && out.size() == rows.size() * columns, "the rows fill the output");
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    check(rows[i] >= 0 && rows[i] < matrix.max_rows(), "the row is in the matrix");
+    const float* row = static_cast<const float*>(values.data) + static_cast<std::size_t>(rows[i]) * columns;
+    cuda_check(cudaMemcpyAsync(out.data() + i * columns, row, columns * sizeof(float), cudaMemcpyDeviceToHost,
+                               stream_),
+               "copying to the host");
+  }
+  synchronize();
+}
+
+std::unique_ptr<StepRecorder> CudaBackend::make_step_recorder() {
+  return std::make_unique<CudaStepRecorder>(*this);
+}
+
 void CudaBackend::copy_to_host(const float* device, std::span<float> out) {
+  ++waits_;
   cuda_check(cudaMemcpyAsync(out.data(), device, out.size_bytes(), cudaMemcpyDeviceToHost, stream_),
              "copying to the host");
   cuda_check(cudaStreamSynchronize(stream_), "waiting for the device");
@@ -361,18 +526,22 @@ void CudaBackend::copy_to_host(const float* device, std::span<float> out) {
 void CudaBackend::read(const Matrix& matrix, std::span<float> out) {
   check(out.size() == static_cast<std::size_t>(matrix.rows() * matrix.columns()),
         "the values fill the matrix");
+  if (out.empty()) return;
   const cuda::Values values = cuda_matrix(matrix).values();
   if (values.type == cuda::Float::kF32) return copy_to_host(static_cast<const float*>(values.data), out);
   sums_.grow(out.size_bytes());
   cuda::to_float(values, static_cast<std::int64_t>(out.size()), sums_.as<float>(), stream_);
+  check_launch("read");
   copy_to_host(sums_.as<float>(), out);
 }
 
 void CudaBackend::read(const LinearInput& input, std::span<float> out) {
   check(out.size() == static_cast<std::size_t>(input.rows() * input.columns()), "the values fill the input");
+  if (out.empty()) return;
   sums_.grow(out.size_bytes());
   cuda::decode(dynamic_cast<const CudaLinearInput&>(input).encoded(), input.rows(), sums_.as<float>(),
                stream_);
+  check_launch("read");
   copy_to_host(sums_.as<float>(), out);
 }
 
@@ -380,11 +549,13 @@ void CudaBackend::write(std::span<const float> values, std::int64_t rows, Matrix
   auto& target = dynamic_cast<CudaMatrix&>(matrix);
   check(values.size() == static_cast<std::size_t>(rows * matrix.columns()), "the values fill the rows");
   target.resize(rows);
+  if (rows == 0) return;
   sums_.grow(values.size_bytes());
   cuda_check(
       cudaMemcpyAsync(sums_.as<void>(), values.data(), values.size_bytes(), cudaMemcpyHostToDevice, stream_),
       "copying to the device");
   cuda::from_float(sums_.as<float>(), static_cast<std::int64_t>(values.size()), target.values(), stream_);
+  check_launch("write");
   cuda_check(cudaStreamSynchronize(stream_), "waiting for the device");
 }
 

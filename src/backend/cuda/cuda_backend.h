@@ -6,7 +6,8 @@
 // Determinism: with up to kSmallRows rows in a step, a row's result depends on that row alone. Beyond,
 // cuBLASLt chooses by the number of rows.
 //
-// Workspace beyond what make_* allocates grows when a step is larger than any before it.
+// Workspace beyond what make_* allocates grows when a step is larger than any before it. Decode steps are
+// recorded as graphs (cuda_step_recorder.h).
 #pragma once
 
 #include <memory>
@@ -23,22 +24,32 @@ namespace bise {
 class CudaBackend final : public Backend {
  public:
   static constexpr std::int64_t kSmallRows = 64;
+  // Beyond, int4 weights are expanded for cuBLASLt.
+  static constexpr std::int64_t kPanelRows = 256;
 
   explicit CudaBackend(int device);
   ~CudaBackend() override;
 
   std::string name() const override { return name_; }
   std::int64_t preferred_block_size() const override { return 16; }
+  MemoryInfo memory() const override;
   void synchronize() override;
   double read_bandwidth(std::int64_t bytes) override;
 
   std::unique_ptr<LinearWeight> prepare_linear(std::vector<StoredLinear> parts) override;
   std::unique_ptr<DeviceTensor> prepare_tensor(const Tensor& tensor) override;
   std::unique_ptr<Matrix> make_matrix(std::int64_t max_rows, std::int64_t columns) override;
+  // bf16.
+  std::unique_ptr<Matrix> make_intermediate(std::int64_t max_rows, std::int64_t columns) override;
   std::unique_ptr<LinearInput> make_linear_input(std::int64_t max_rows, std::int64_t columns) override;
   std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) override;
 
   void begin_step(const Batch& batch, KvCache& cache) override;
+  // As begin_step() for a batch of one token a sequence, with sequences added up to `sequences` and launches
+  // made for contexts of up to `longest_context`. (StepRecorder)
+  void begin_padded_step(const Batch& batch, KvCache& cache, std::int64_t sequences,
+                         std::int64_t longest_context);
+  void copy_block(KvCache& cache, std::int64_t from, std::int64_t to) override;
   void embed(const DeviceTensor& table, Matrix& out) override;
   void add_rms_norm(const Matrix* delta, Matrix& residual, const DeviceTensor& weight, float eps,
                     InputEncoding encoding, LinearInput& out, std::span<const std::int32_t> rows) override;
@@ -50,34 +61,49 @@ class CudaBackend final : public Backend {
   void attention(const AttentionShape& shape, CacheLayer layer, std::int64_t sliding_window,
                  const Matrix& qkv, InputEncoding encoding, LinearInput& out) override;
   void experts(const LinearInput& in, const ExpertWeights& weights, Matrix& out) override;
+  bool draws_tokens() const override { return true; }
+  void draw(const Matrix& logits, std::int64_t first_draw) override;
+  void read_drawn(std::span<std::int32_t> out) override;
+  void read_rows(const Matrix& matrix, std::span<const std::int32_t> rows, std::span<float> out) override;
+  std::unique_ptr<StepRecorder> make_step_recorder() override;
   void read(const Matrix& matrix, std::span<float> out) override;
   void read(const LinearInput& input, std::span<float> out) override;
   void write(std::span<const float> values, std::int64_t rows, Matrix& matrix) override;
   void accumulate_hessian(const LinearInput& in, std::span<float> hessian) override;
 
+  cudaStream_t stream() const { return stream_; }
+  // How often an operation has waited for the device.
+  std::uint64_t waits() const { return waits_; }
+
  private:
   // out [in.rows(), weight.rows()] of either type.
-  void multiply(const CudaLinearInput& in, const CudaLinearWeight& weight, cuda::Values out);
+  // The input as the product takes it.
+  cuda::Encoded operand_of(const CudaLinearInput& in, const CudaLinearWeight& weight);
+  static bool is_streamed(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight);
+  void multiply(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight, cuda::Values out);
   void multiply_streamed(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight,
-                         cuda::Values out);
+                         bool gated, cuda::Values out, std::int64_t out_stride);
   void multiply_large(cuda::Encoded in, std::int64_t rows, const CudaLinearWeight& weight, cuda::Values out);
   void copy_to_host(const float* device, std::span<float> out);
-  // A step's numbers, gathered in page-locked memory and copied together.
-  void upload_step(const Batch& batch);
+  // A step's numbers, gathered in page-locked memory and copied together: of `sequences` sequences, of which
+  // the batch has the first, with tables of `width` blocks.
+  void upload_step(const Batch& batch, std::int64_t sequences, std::int64_t width);
   const float* rope_table(const RopeTable& rope);
 
   std::string name_;
   cudaStream_t stream_ = nullptr;
+  Uploader uploader_;
   LargeLinear large_;
   CudaExperts experts_;
   CudaKvCache* cache_ = nullptr;
   cuda::StepView step_;
   cudaEvent_t uploaded_ = nullptr;  // the page-locked memory may be filled again
-  PinnedBuffer host_step_, host_rows_;
-  DeviceBuffer device_step_, device_rows_;
+  std::uint64_t waits_ = 0;
+  PinnedBuffer host_step_, host_rows_, host_drawn_;
+  DeviceBuffer device_step_, device_rows_, drawn_;
   // Of one operation: its inputs in another form, its sums before scaling, expanded weights, and partial
   // results of attention.
-  DeviceBuffer streamed_, inputs_, sums_, expanded_, partial_, gate_up_;
+  DeviceBuffer streamed_, inputs_, sums_, expanded_, partial_, gate_up_, draw_parts_;
   std::vector<std::pair<std::vector<float>, DeviceBuffer>> rope_tables_;
 };
 

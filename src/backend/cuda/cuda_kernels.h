@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "backend/cuda/int4_panels.h"
+
 namespace bise::cuda {
 
 constexpr std::int64_t kPad = 128;
@@ -14,8 +16,8 @@ inline std::int64_t padded(std::int64_t columns) {
   return (columns + kPad - 1) / kPad * kPad;
 }
 
-// A float value's type on the device.
-enum class Float { kF32, kBf16 };
+// A float value's type on the device; kE4M3 in KV caches only.
+enum class Float { kF32, kBf16, kE4M3 };
 
 // A matrix row-major [rows, columns] of either type.
 struct Values {
@@ -67,12 +69,24 @@ void add_scaled_rows(const float* in, const std::int32_t* rows, const float* wei
 void to_float(Values in, std::int64_t count, float* out, cudaStream_t stream);
 void from_float(const float* in, std::int64_t count, Values out, cudaStream_t stream);
 
+// draw.cu: the token of each of `rows` rows of logits [rows, columns]; -1 where a logit is no number. The
+// layout of TokenDraw is that of bise::TokenDraw. `workspace` holds draw_workspace() bytes.
+struct TokenDraw {
+  float factor;
+  std::uint32_t key_low, key_high;
+};
+std::size_t draw_workspace(std::int64_t rows, std::int64_t columns);
+void draw(const float* logits, std::int64_t rows, std::int64_t columns, const TokenDraw* draws,
+          void* workspace, std::int32_t* tokens, cudaStream_t stream);
+
 // The tokens of a step on the device (Batch).
 struct StepView {
   const std::int32_t *token_ids = nullptr, *positions = nullptr, *token_sequence = nullptr;
   const std::int32_t *query_starts = nullptr, *context_lengths = nullptr;
   const std::int32_t* block_table = nullptr;  // [sequences, groups, blocks_per_sequence]
+  const TokenDraw* draws = nullptr;
   std::int64_t tokens = 0, sequences = 0, groups = 1, blocks_per_sequence = 0;
+  // Of a recorded step, the longest context that it may be replayed with.
   std::int64_t longest_query = 0, longest_context = 0;
 };
 
@@ -81,25 +95,28 @@ struct CacheView {
   void *keys = nullptr, *values = nullptr;
   Float type = Float::kBf16;
   std::int64_t block_size = 0, num_kv_heads = 0, head_dim = 0;
+  float key_scale = 1, value_scale = 1;  // of kE4M3: what its codes are multiplied with
 };
 
 // rope.cu: Backend::rope_and_store. `inv_freq` [head_dim / 2].
 void rope_and_store(Values qkv, std::int64_t num_heads, const float* inv_freq, float attention_factor,
                     const StepView& step, std::int64_t group, const CacheView& cache, cudaStream_t stream);
 
-// attention.cu: Backend::attention, into `out` [tokens, num_heads * head_dim] float32. `workspace` holds
-// attention_workspace() bytes.
-std::size_t attention_workspace(std::int64_t longest_context, std::int64_t num_heads, std::int64_t head_dim);
+// attention.cu and tile_attention.cu: Backend::attention, into `out`, float32 or bf16, rows of `out_stride`
+// values. `workspace` holds attention_workspace() bytes, zero at first. longest_query and longest_context of
+// the step may be larger than they are.
+std::size_t attention_workspace(const StepView& step, std::int64_t num_heads, const CacheView& cache);
 void attention(Values qkv, std::int64_t num_heads, const StepView& step, std::int64_t group,
-               std::int64_t sliding_window, const CacheView& cache, float* out, void* workspace,
-               cudaStream_t stream);
+               std::int64_t sliding_window, const CacheView& cache, Values out, std::int64_t out_stride,
+               void* workspace, cudaStream_t stream);
 
 // A stored weight [rows, columns] on the device, rows padded to 16, columns to kPad; codes in the order of
 // the checkpoint, low bits first.
-enum class WeightFormat { kBf16, kFp8, kInt8, kInt4, kNf4 };
+enum class WeightFormat { kBf16, kFp8, kInt8, kInt4, kInt4Panels, kNf4 };
 struct Weight {
   WeightFormat format = WeightFormat::kBf16;
   const void* codes = nullptr;  // kInt4 and kNf4: two a byte; kNf4 holds the high nibble first
+  Int4Panels panels;            // kInt4Panels, instead of codes, zero_points and but for kNone scales
   // [padded rows, groups] of the value (code - zero point) * scale; null for kBf16.
   const float* scales = nullptr;
   const std::int8_t* zero_points = nullptr;  // [padded rows, groups] or null

@@ -1,5 +1,5 @@
-// Stored weights brought into the device's layout. Codes whose rows already have the padded width are copied
-// as they are; others are laid out again on the host.
+// Stored weights brought into the device's layout. Codes whose rows already have the padded width go from the
+// mapped file to the device as they are; others are laid out again on the host.
 #include <algorithm>
 #include <cstring>
 #include <numeric>
@@ -46,6 +46,7 @@ std::int64_t bits_of(WeightFormat format) {
     case WeightFormat::kFp8:
     case WeightFormat::kInt8: return 8;
     case WeightFormat::kInt4:
+    case WeightFormat::kInt4Panels:
     case WeightFormat::kNf4: return 4;
   }
   return 0;
@@ -84,14 +85,9 @@ bool same_order(const StoredLinear& a, const StoredLinear& b) {
 void fill_bf16(const StoredLinear& part, std::int64_t first_row, Image& image) {
   std::vector<float> values(static_cast<std::size_t>(part.columns));
   for (std::int64_t r = 0; r < part.rows; ++r) {
-    auto* out = reinterpret_cast<bf16*>(image.row(first_row + r));
-    if (part.weight.dtype() == DType::kBF16) {
-      std::memcpy(out, part.weight.data<bf16>() + r * part.columns,
-                  static_cast<std::size_t>(part.columns) * sizeof(bf16));
-      continue;
-    }
     dequantize_row(part, r, values);
-    std::transform(values.begin(), values.end(), out, [](float value) { return float_to_bf16(value); });
+    std::transform(values.begin(), values.end(), reinterpret_cast<bf16*>(image.row(first_row + r)),
+                   [](float value) { return float_to_bf16(value); });
   }
 }
 
@@ -99,19 +95,30 @@ void set_nibble(std::byte* row, std::int64_t column, unsigned code) {
   row[column / 2] |= static_cast<std::byte>(code << (column % 2 * 4));
 }
 
+// Whether a row's codes stand in the checkpoint as on the device, padding aside.
+bool codes_as_stored(const StoredLinear& part, const Image& image) {
+  if (!image.order.empty()) return false;
+  switch (image.shape.format) {
+    case WeightFormat::kBf16: return part.weight.dtype() == DType::kBF16;
+    case WeightFormat::kFp8:
+    case WeightFormat::kNf4: return true;
+    case WeightFormat::kInt4:
+    case WeightFormat::kInt4Panels: return part.packed() && part.columns % 8 == 0;
+    case WeightFormat::kInt8: return !part.packed();
+  }
+  return false;
+}
+
 void fill_codes(const StoredLinear& part, std::int64_t first_row, Image& image) {
   const WeightFormat format = image.shape.format;
-  const bool bytes_as_stored = format == WeightFormat::kFp8 || format == WeightFormat::kNf4 ||
-                               (format == WeightFormat::kInt4 && part.packed() && part.columns % 8 == 0) ||
-                               (format == WeightFormat::kInt8 && !part.packed());
-  const bool copies = bytes_as_stored && image.order.empty();
   const auto bytes = static_cast<std::size_t>(part.columns * bits_of(format) / 8);
-  if (copies) {
+  if (codes_as_stored(part, image)) {
     for (std::int64_t r = 0; r < part.rows; ++r)
       std::memcpy(image.row(first_row + r), part.weight.bytes().data() + static_cast<std::size_t>(r) * bytes,
                   bytes);
     return;
   }
+  if (format == WeightFormat::kBf16) return fill_bf16(part, first_row, image);
   const Tensor codes =
       part.packed() ? unpack_rows(part.weight, part.scheme.num_bits, part.columns) : part.weight;
   check(codes.dtype() == DType::kI8, "integer codes");
@@ -168,7 +175,6 @@ Image make_image(const std::vector<StoredLinear>& parts, std::int64_t rows) {
   shape.rows = rows;
   shape.columns = first.columns;
   shape.stride = cuda::padded(first.columns);
-  image.codes.resize(static_cast<std::size_t>(cuda::padded_rows(rows) * image.row_bytes()));
   if (shape.format == WeightFormat::kBf16) return image;
 
   shape.group_size = group_size_of(first, shape.stride);
@@ -178,6 +184,38 @@ Image make_image(const std::vector<StoredLinear>& parts, std::int64_t rows) {
   if (!first.scheme.symmetric) image.zero_points.resize(scales);
   if (!first.g_idx.empty()) image.order = columns_by_group(first);
   return image;
+}
+
+// The codes of all parts, zero in the padding.
+DeviceBuffer uploaded_codes(const std::vector<StoredLinear>& parts, Image& image, Uploader& uploader) {
+  const auto row_bytes = static_cast<std::size_t>(image.row_bytes());
+  const std::size_t size = static_cast<std::size_t>(cuda::padded_rows(image.shape.rows)) * row_bytes;
+  DeviceBuffer codes(size);
+  const bool as_stored =
+      image.shape.columns == image.shape.stride &&
+      std::ranges::all_of(parts, [&](const StoredLinear& part) { return codes_as_stored(part, image); });
+  if (!as_stored) {
+    image.codes.resize(size);
+    std::int64_t row = 0;
+    for (const StoredLinear& part : parts) {
+      fill_codes(part, row, image);
+      row += part.rows;
+    }
+    uploader.upload(codes.as<void>(), image.codes);
+    return codes;
+  }
+  std::size_t at = 0;
+  for (const StoredLinear& part : parts) {
+    const std::size_t bytes = static_cast<std::size_t>(part.rows) * row_bytes;
+    check(part.weight.bytes().size() == bytes, "the codes fill the rows");
+    uploader.upload(codes.as<std::byte>() + at, part.weight.bytes());
+    at += bytes;
+  }
+  if (at < size) {
+    cuda_check(cudaMemset(codes.as<std::byte>() + at, 0, size - at), "cudaMemset");
+    cuda_check(cudaStreamSynchronize(nullptr), "cudaMemset");
+  }
+  return codes;
 }
 
 DeviceBuffer uploaded(const void* data, std::size_t bytes) {
@@ -207,7 +245,7 @@ std::vector<float> biases(const std::vector<StoredLinear>& parts) {
 
 }  // namespace
 
-CudaLinearWeight::CudaLinearWeight(const std::vector<StoredLinear>& parts) {
+CudaLinearWeight::CudaLinearWeight(const std::vector<StoredLinear>& parts, Uploader& uploader) {
   check(!parts.empty(), "a linear layer has at least one part");
   const StoredLinear& first = parts.front();
   columns_ = first.columns;
@@ -222,12 +260,7 @@ CudaLinearWeight::CudaLinearWeight(const std::vector<StoredLinear>& parts) {
   Image image = make_image(parts, rows_);
   std::int64_t row = 0;
   for (const StoredLinear& part : parts) {
-    if (image.shape.format == WeightFormat::kBf16) {
-      fill_bf16(part, row, image);
-    } else {
-      fill_codes(part, row, image);
-      fill_scales(part, row, image);
-    }
+    if (image.shape.format != WeightFormat::kBf16) fill_scales(part, row, image);
     row += part.rows;
   }
   const bool one_scale_a_row = image.shape.group_size == image.shape.stride && image.zero_points.empty();
@@ -235,7 +268,7 @@ CudaLinearWeight::CudaLinearWeight(const std::vector<StoredLinear>& parts) {
                       ((input_type_ == InputType::kInt8Token && image.shape.format == WeightFormat::kInt8) ||
                        ((input_type_ == InputType::kFp8Token || input_type_ == InputType::kFp8Tensor) &&
                         image.shape.format == WeightFormat::kFp8));
-  codes_ = uploaded(image.codes);
+  codes_ = uploaded_codes(parts, image, uploader);
   scales_ = uploaded(image.scales);
   zero_points_ = uploaded(image.zero_points);
   bias_ = uploaded(biases(parts));
@@ -249,6 +282,26 @@ CudaLinearWeight::CudaLinearWeight(const std::vector<StoredLinear>& parts) {
   weight_.scales = scales_.as<float>();
   weight_.zero_points = zero_points_.as<std::int8_t>();
   weight_.levels = levels_.as<float>();
+  if (cuda::supports_panels(weight_)) make_panels();
+}
+
+// Trades the codes as stored, with their scales and zero points, for panels.
+void CudaLinearWeight::make_panels() {
+  const DeviceBuffer scratch(sizeof(int));
+  const cuda::PanelScale scale = cuda::exact_panel_scale(weight_, scratch.as<void>(), nullptr);
+  cuda::Int4Panels panels = cuda::panels_of(weight_, scale);
+  DeviceBuffer data(cuda::panel_bytes(weight_, panels));
+  cuda::make_panels(weight_, panels, data.as<void>(), nullptr);
+  cuda_check(cudaStreamSynchronize(nullptr), "packing int4 weights");
+  panels.data = data.as<void>();
+  codes_ = std::move(data);
+  zero_points_ = DeviceBuffer();
+  if (scale != cuda::PanelScale::kNone) scales_ = DeviceBuffer();
+  weight_.format = WeightFormat::kInt4Panels;
+  weight_.panels = panels;
+  weight_.codes = nullptr;
+  weight_.zero_points = nullptr;
+  weight_.scales = scales_.as<float>();
 }
 
 std::int64_t CudaLinearWeight::bytes() const {

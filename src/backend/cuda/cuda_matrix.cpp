@@ -1,5 +1,7 @@
 #include "backend/cuda/cuda_matrix.h"
 
+#include <atomic>
+
 #include "base/check.h"
 #include "base/error.h"
 #include "tensor/float_types.h"
@@ -9,6 +11,11 @@ namespace {
 
 std::size_t float_bytes(cuda::Float type) {
   return type == cuda::Float::kBf16 ? 2 : 4;
+}
+
+std::uint64_t next_cache_id() {
+  static std::atomic<std::uint64_t> next = 0;
+  return ++next;
 }
 
 }  // namespace
@@ -39,13 +46,13 @@ cuda::Encoded CudaLinearInput::encoded() const {
           static_cast<cuda::Encoding>(type_), columns_, cuda::padded(columns_)};
 }
 
-CudaTensor::CudaTensor(const Tensor& tensor, cuda::Float type)
+CudaTensor::CudaTensor(const Tensor& tensor, cuda::Float type, Uploader& uploader)
     : type_(type),
       elements_(tensor.elements()),
       buffer_(static_cast<std::size_t>(elements_) * float_bytes(type)) {
   if (type == cuda::Float::kBf16) {
     check(tensor.dtype() == DType::kBF16, "a bf16 tensor");
-    buffer_.upload(tensor.bytes().data(), tensor.bytes().size());
+    uploader.upload(buffer_.as<void>(), tensor.bytes());
     return;
   }
   std::vector<float> values(static_cast<std::size_t>(elements_));
@@ -53,16 +60,35 @@ CudaTensor::CudaTensor(const Tensor& tensor, cuda::Float type)
   buffer_.upload(values.data(), values.size() * sizeof(float));
 }
 
-CudaKvCache::CudaKvCache(const KvCacheShape& shape) : KvCache(shape) {
-  if (shape.dtype != DType::kBF16 && shape.dtype != DType::kF32)
+CudaKvCache::CudaKvCache(const KvCacheShape& shape) : KvCache(shape), id_(next_cache_id()) {
+  if (shape.dtype != DType::kBF16 && shape.dtype != DType::kF32 && shape.dtype != DType::kF8E4M3)
     throw Error("the CUDA backend has no KV cache of this type")
-        .expected("BF16 or F32")
+        .expected("BF16, F32 or F8_E4M3")
         .got(std::string(dtype_name(shape.dtype)));
   const std::size_t bytes = static_cast<std::size_t>(shape.layers * shape.num_blocks * shape.block_size *
                                                      shape.num_kv_heads * shape.head_dim) *
-                            (shape.dtype == DType::kBF16 ? 2 : 4);
+                            dtype_size(shape.dtype);
   keys_.grow(bytes);
   values_.grow(bytes);
+}
+
+void CudaKvCache::copy_block(std::int64_t from, std::int64_t to, cudaStream_t stream) {
+  check(from >= 0 && from < shape_.num_blocks && to >= 0 && to < shape_.num_blocks,
+        "the blocks are in the cache");
+  const std::size_t layer = keys_.size() / static_cast<std::size_t>(shape_.layers);
+  const std::size_t block = layer / static_cast<std::size_t>(shape_.num_blocks);
+  for (const DeviceBuffer* buffer : {&keys_, &values_})
+    cuda_check(cudaMemcpy2DAsync(buffer->as<char>() + static_cast<std::size_t>(to) * block, layer,
+                                 buffer->as<char>() + static_cast<std::size_t>(from) * block, layer, block,
+                                 static_cast<std::size_t>(shape_.layers), cudaMemcpyDeviceToDevice, stream),
+               "copying a block");
+}
+
+cuda::CacheView CudaKvCache::layer(const CacheLayer& layer) const {
+  cuda::CacheView view = this->layer(layer.slot);
+  view.key_scale = view.type == cuda::Float::kE4M3 ? layer.key_scale : 1;
+  view.value_scale = view.type == cuda::Float::kE4M3 ? layer.value_scale : 1;
+  return view;
 }
 
 cuda::CacheView CudaKvCache::layer(std::int64_t slot) const {
@@ -71,7 +97,9 @@ cuda::CacheView CudaKvCache::layer(std::int64_t slot) const {
       keys_.size() / static_cast<std::size_t>(shape_.layers) * static_cast<std::size_t>(slot);
   return {keys_.as<char>() + offset,
           values_.as<char>() + offset,
-          shape_.dtype == DType::kBF16 ? cuda::Float::kBf16 : cuda::Float::kF32,
+          shape_.dtype == DType::kBF16     ? cuda::Float::kBf16
+          : shape_.dtype == DType::kF8E4M3 ? cuda::Float::kE4M3
+                                           : cuda::Float::kF32,
           shape_.block_size,
           shape_.num_kv_heads,
           shape_.head_dim};

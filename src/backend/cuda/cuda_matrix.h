@@ -7,6 +7,7 @@
 #include "backend/backend.h"
 #include "backend/cuda/cuda_kernels.h"
 #include "backend/cuda/device_memory.h"
+#include "backend/cuda/uploader.h"
 
 namespace bise {
 
@@ -35,7 +36,7 @@ class CudaLinearInput final : public LinearInput {
 class CudaLinearWeight final : public LinearWeight {
  public:
   // Uploads; throws Error for a scheme that the device cannot compute with.
-  explicit CudaLinearWeight(const std::vector<StoredLinear>& parts);
+  CudaLinearWeight(const std::vector<StoredLinear>& parts, Uploader& uploader);
 
   const cuda::Weight& weight() const { return weight_; }
   const float* bias() const { return bias_.as<float>(); }  // [rows] or null
@@ -46,6 +47,8 @@ class CudaLinearWeight final : public LinearWeight {
   std::int64_t bytes() const;
 
  private:
+  void make_panels();
+
   cuda::Weight weight_;
   bool multiplies_codes_ = false;
   DeviceBuffer codes_, scales_, zero_points_, levels_, bias_, permutation_;
@@ -54,7 +57,7 @@ class CudaLinearWeight final : public LinearWeight {
 class CudaTensor final : public DeviceTensor {
  public:
   // BF16 stays; other float types become float32.
-  CudaTensor(const Tensor& tensor, cuda::Float type);
+  CudaTensor(const Tensor& tensor, cuda::Float type, Uploader& uploader);
   cuda::Values values() const { return {buffer_.as<void>(), type_}; }
   std::int64_t elements() const { return elements_; }
 
@@ -69,8 +72,14 @@ class CudaKvCache final : public KvCache {
   explicit CudaKvCache(const KvCacheShape& shape);
   std::int64_t bytes() const override { return static_cast<std::int64_t>(keys_.size() + values_.size()); }
   cuda::CacheView layer(std::int64_t slot) const;
+  cuda::CacheView layer(const CacheLayer& layer) const;  // with the layer's scales
+  // In every layer.
+  void copy_block(std::int64_t from, std::int64_t to, cudaStream_t stream);
+  // Of no other cache that this process has had.
+  std::uint64_t id() const { return id_; }
 
  private:
+  std::uint64_t id_;
   DeviceBuffer keys_, values_;  // [layers, num_blocks, block_size, num_kv_heads, head_dim]
 };
 

@@ -53,6 +53,14 @@ __device__ inline float from_e4m3(__nv_fp8_storage_t code) {
   return __half2float(__half(__nv_cvt_fp8_to_halfraw(code, __NV_E4M3)));
 }
 
+// A KV cache's e4m3 codes.
+__device__ inline float load_value(const std::uint8_t* p) {
+  return from_e4m3(*p);
+}
+__device__ inline void store_value(std::uint8_t* p, float value) {
+  *p = to_e4m3(value);
+}
+
 // Encodes one row by one block. value(c) gives column c and is called twice for the dynamic encodings. Rules
 // as in backend/reference/encode.cpp.
 template <class Value>
@@ -96,6 +104,15 @@ void with_type(Values values, Body body) {
     body(static_cast<bf16*>(values.data));
   else
     body(static_cast<float*>(values.data));
+}
+
+// The same with the type of a KV cache; e4m3 codes are bytes.
+template <class Body>
+void with_cache_type(Float type, Body body) {
+  if (type == Float::kE4M3)
+    body(static_cast<std::uint8_t*>(nullptr));
+  else
+    with_type({nullptr, type}, body);
 }
 
 // Of a block that has a row to itself: about four values a thread.

@@ -1,8 +1,19 @@
 #include "backend/cuda/device_memory.h"
 
+#include <atomic>
+
 #include "base/error.h"
 
 namespace bise {
+namespace {
+
+std::atomic<std::uint64_t> moves = 0;
+
+}  // namespace
+
+std::uint64_t buffer_moves() {
+  return moves;
+}
 
 void cuda_check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
@@ -25,7 +36,10 @@ DeviceBuffer::~DeviceBuffer() {
 
 void DeviceBuffer::grow(std::size_t bytes) {
   if (bytes <= size_) return;
-  if (data_) cuda_check(cudaFree(data_), "cudaFree");
+  if (data_) {
+    ++moves;
+    cuda_check(cudaFree(data_), "cudaFree");
+  }
   data_ = nullptr;
   size_ = 0;
   cuda_check(cudaMalloc(&data_, bytes), "cudaMalloc");
@@ -43,7 +57,10 @@ PinnedBuffer::~PinnedBuffer() {
 
 void PinnedBuffer::grow(std::size_t bytes) {
   if (bytes <= size_) return;
-  if (data_) cuda_check(cudaFreeHost(data_), "cudaFreeHost");
+  if (data_) {
+    ++moves;
+    cuda_check(cudaFreeHost(data_), "cudaFreeHost");
+  }
   data_ = nullptr;
   size_ = 0;
   cuda_check(cudaMallocHost(&data_, bytes), "cudaMallocHost");

@@ -14,6 +14,9 @@ namespace bise {
 void cuda_check(cudaError_t status, const char* what);
 void cublas_check(cublasStatus_t status, const char* what);
 
+// How often a buffer has moved because it grew: recorded steps hold addresses of before.
+std::uint64_t buffer_moves();
+
 class DeviceBuffer {
  public:
   DeviceBuffer() = default;

@@ -1,25 +1,70 @@
 // Encoding the inputs of linear layers, and changes of a matrix's type.
-#include "backend/cuda/device_math.cuh"
+#include "backend/cuda/hopper.cuh"
+#include "backend/cuda/launch.cuh"
+#include "backend/cuda/row_vectors.cuh"
 
 namespace bise::cuda {
 namespace {
 
 constexpr int kThreads = 256;
 
+template <int kVectors, class T>
+__global__ void __launch_bounds__(kMostRowThreads)
+    encode_vectors_kernel(const T* in, float static_scale, Encoded out) {
+  __shared__ float scratch[32];
+  let_next_kernel_begin();
+  wait_for_earlier_kernels();
+  float values[kVectors][kWide] = {};
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v)
+    if (wide_column(v) < out.columns) load_wide(in + blockIdx.x * out.columns + wide_column(v), values[v]);
+  encode_vectors(blockIdx.x, out, static_scale, scratch, values);
+}
+
+// Of any width.
 template <class T>
 __global__ void encode_kernel(const T* in, float static_scale, Encoded out) {
   __shared__ float scratch[32];
+  let_next_kernel_begin();
+  wait_for_earlier_kernels();
   const T* row = in + blockIdx.x * out.columns;
   encode_row(blockIdx.x, out, static_scale, scratch, [&](std::int64_t c) { return load_value(row + c); });
 }
 
+// Exponential and quotient of the special function unit: a relative error of some 2^-21, well under what any
+// encoding rounds.
 __device__ inline float gated(float gate, float up) {
-  return gate / (1.f + expf(-gate)) * up;
+  return __fdividef(gate, 1.f + __expf(-gate)) * up;
 }
 
+template <int kVectors, class T>
+__global__ void __launch_bounds__(kMostRowThreads)
+    gate_vectors_kernel(const T* gate_up, float static_scale, Encoded out) {
+  __shared__ float scratch[32];
+  let_next_kernel_begin();
+  wait_for_earlier_kernels();
+  const T* row = gate_up + blockIdx.x * 2 * out.columns;
+  float values[kVectors][kWide] = {}, up[kVectors][kWide];
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    if (wide_column(v) >= out.columns) continue;
+    load_wide(row + wide_column(v), values[v]);
+    load_wide(row + out.columns + wide_column(v), up[v]);
+  }
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v)
+    if (wide_column(v) < out.columns)
+#pragma unroll
+      for (int i = 0; i < kWide; ++i) values[v][i] = gated(values[v][i], up[v][i]);
+  encode_vectors(blockIdx.x, out, static_scale, scratch, values);
+}
+
+// Of any width.
 template <class T>
 __global__ void gate_kernel(const T* gate_up, float static_scale, Encoded out) {
   __shared__ float scratch[32];
+  let_next_kernel_begin();
+  wait_for_earlier_kernels();
   const T* row = gate_up + blockIdx.x * 2 * out.columns;
   encode_row(blockIdx.x, out, static_scale, scratch,
              [&](std::int64_t c) { return gated(load_value(row + c), load_value(row + out.columns + c)); });
@@ -40,12 +85,16 @@ __global__ void decode_kernel(Encoded in, float* out) {
 }
 
 __global__ void codes_kernel(Encoded in, std::int64_t count, bf16* out) {
+  let_next_kernel_begin();
+  wait_for_earlier_kernels();
   const std::int64_t i = blockIdx.x * std::int64_t{kThreads} + threadIdx.x;
   if (i < count) out[i] = __float2bfloat16_rn(code_value(in, i));
 }
 
 __global__ void permute_kernel(const bf16* in, const std::int32_t* permutation, std::int64_t stride,
                                bf16* out) {
+  let_next_kernel_begin();
+  wait_for_earlier_kernels();
   for (std::int64_t c = threadIdx.x; c < stride; c += kThreads) {
     const std::int32_t from = permutation[c];
     out[blockIdx.x * stride + c] = from < 0 ? __float2bfloat16_rn(0.f) : in[blockIdx.x * stride + from];
@@ -87,16 +136,28 @@ __global__ void convert_kernel(const In* in, std::int64_t count, Out* out) {
 
 void encode(Values in, std::int64_t rows, float static_scale, Encoded out, cudaStream_t stream) {
   with_type(in, [&](auto* values) {
-    encode_kernel<<<static_cast<unsigned>(rows), threads_for(out.columns), 0, stream>>>(values, static_scale,
-                                                                                        out);
+    using T = std::remove_pointer_t<decltype(values)>;
+    if (const RowShape shape = row_shape(out.columns, out.stride); shape.vectors > 0)
+      return with_vectors(shape.vectors, [&](auto vectors) {
+        launch(encode_vectors_kernel<decltype(vectors)::value, T>, static_cast<unsigned>(rows), shape.threads,
+               0, stream, values, static_scale, out);
+      });
+    launch(encode_kernel<T>, static_cast<unsigned>(rows), threads_for(out.columns), 0, stream, values,
+           static_scale, out);
   });
 }
 
 void gate_and_encode(Values gate_up, std::int64_t rows, float static_scale, Encoded out,
                      cudaStream_t stream) {
   with_type(gate_up, [&](auto* values) {
-    gate_kernel<<<static_cast<unsigned>(rows), threads_for(out.columns), 0, stream>>>(values, static_scale,
-                                                                                      out);
+    using T = std::remove_pointer_t<decltype(values)>;
+    if (const RowShape shape = row_shape(out.columns, out.stride); shape.vectors > 0)
+      return with_vectors(shape.vectors, [&](auto vectors) {
+        launch(gate_vectors_kernel<decltype(vectors)::value, T>, static_cast<unsigned>(rows), shape.threads,
+               0, stream, values, static_scale, out);
+      });
+    launch(gate_kernel<T>, static_cast<unsigned>(rows), threads_for(out.columns), 0, stream, values,
+           static_scale, out);
   });
 }
 
@@ -106,13 +167,13 @@ void decode(Encoded in, std::int64_t rows, float* out, cudaStream_t stream) {
 
 void codes_to_bf16(Encoded in, std::int64_t rows, void* out, cudaStream_t stream) {
   const std::int64_t count = rows * in.stride;
-  codes_kernel<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(in, count, static_cast<bf16*>(out));
+  launch(codes_kernel, blocks_for(count, kThreads), kThreads, 0, stream, in, count, static_cast<bf16*>(out));
 }
 
 void permute_columns(const void* in, const std::int32_t* permutation, std::int64_t rows, std::int64_t stride,
                      void* out, cudaStream_t stream) {
-  permute_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(
-      static_cast<const bf16*>(in), permutation, stride, static_cast<bf16*>(out));
+  launch(permute_kernel, static_cast<unsigned>(rows), kThreads, 0, stream, static_cast<const bf16*>(in),
+         permutation, stride, static_cast<bf16*>(out));
 }
 
 void transpose(Encoded in, std::int64_t rows, std::int64_t depth, Values out, cudaStream_t stream) {

@@ -55,8 +55,11 @@ void CudaExperts::run(const CudaLinearInput& in, const ExpertWeights& weights, C
   operations_.read(*logits_, host_logits_);
   choose(weights, rows);
   out.resize(rows);
-  cuda_check(cudaMemsetAsync(out.values().data, 0,
-                             static_cast<std::size_t>(rows * out.columns()) * sizeof(float), stream_),
+  // What several experts add to is float32, whatever the output is.
+  const bool in_place = out.values().type == cuda::Float::kF32;
+  if (!in_place) fit(sum_, most, out.columns(), cuda::Float::kF32);
+  auto* sum = static_cast<float*>(in_place ? out.values().data : sum_->values().data);
+  cuda_check(cudaMemsetAsync(sum, 0, static_cast<std::size_t>(rows * out.columns()) * sizeof(float), stream_),
              "cudaMemset");
   rows_.grow(static_cast<std::size_t>(most) * sizeof(std::int32_t));
   row_weights_.grow(static_cast<std::size_t>(most) * sizeof(float));
@@ -79,9 +82,9 @@ void CudaExperts::run(const CudaLinearInput& in, const ExpertWeights& weights, C
     operations_.gated_linear(*gathered_, *weights.gate_up[e], encoding_for(*weights.down[e]), *middle_);
     operations_.linear(*middle_, *weights.down[e], *result_);
     cuda::add_scaled_rows(static_cast<const float*>(result_->values().data), rows_.as<std::int32_t>(),
-                          row_weights_.as<float>(), count, out.columns(),
-                          static_cast<float*>(out.values().data), stream_);
+                          row_weights_.as<float>(), count, out.columns(), sum, stream_);
   }
+  if (!in_place) cuda::from_float(sum, rows * out.columns(), out.values(), stream_);
 }
 
 }  // namespace bise

@@ -31,7 +31,7 @@ class CudaExperts {
 
   Operations operations_;
   cudaStream_t stream_;
-  std::unique_ptr<CudaMatrix> logits_, result_;
+  std::unique_ptr<CudaMatrix> logits_, result_, sum_;
   std::unique_ptr<CudaLinearInput> gathered_, middle_;
   std::vector<float> host_logits_;
   std::vector<std::vector<std::int32_t>> rows_of_expert_;

@@ -1,10 +1,12 @@
-// Hopper's own instructions: asynchronous barriers in shared memory, the copy engine, warpgroup products
-// (PTX ISA 8.0, sections "mbarrier", "cp.async.bulk.tensor", "wgmma").
+// Hopper's own instructions: asynchronous barriers in shared memory, the copy engine, warpgroup products,
+// kernels that begin before the one before them has ended (PTX ISA 8.0, sections "mbarrier",
+// "cp.async.bulk", "wgmma", "griddepcontrol").
 #pragma once
 
 #include <cuda.h>
 
 #include <cstdint>
+#include <type_traits>
 
 namespace bise::cuda {
 
@@ -64,11 +66,68 @@ __device__ inline std::uint64_t read_often_policy() {
   return policy;
 }
 
-// Describes rows of 128 bytes, swizzled by the copy engine, 8 rows to 1024 bytes; `tile` is so aligned.
-__device__ inline std::uint64_t tile_descriptor(const void* tile) {
-  constexpr std::uint64_t kEightRows = 1024 >> 4, kSwizzle128 = 1;
-  return (static_cast<std::uint64_t>(shared_address(tile)) & 0x3ffff) >> 4 | std::uint64_t{1} << 16 |
-         kEightRows << 32 | kSwizzle128 << 62;
+// Copies `bytes`, a multiple of 16, that lie together.
+__device__ inline void copy_bytes(void* to, const void* from, std::uint32_t bytes, std::uint64_t* barrier,
+                                  std::uint64_t cache_policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, "
+      "[%3], %4;" ::"r"(shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(barrier)), "l"(cache_policy)
+      : "memory");
+}
+
+// 16 bytes by the thread's own asynchronous copy, zeros where `bytes` is 0.
+__device__ inline void copy_16(std::uint32_t to, const void* from, int bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+__device__ inline void copies_commit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int kPending>
+__device__ inline void copies_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+// What this thread wrote to shared memory by other means than the copy engine becomes visible to products.
+__device__ inline void writes_visible_to_products() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// A barrier of `threads` threads of the block; 0 is __syncthreads' own.
+__device__ inline void sync_threads_of(int barrier, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
+// Every kernel started by launch.cuh calls both. The next kernel's blocks may take their places once all
+// blocks of this one have called the first; nothing an earlier kernel wrote, or may still read, is touched
+// before the second, which waits until all earlier kernels are complete.
+__device__ inline void let_next_kernel_begin() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+__device__ inline void wait_for_earlier_kernels() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+// Describes, for warpgroup_product.cuh, rows of 128 bytes, swizzled by the copy engine, 8 rows to 1024 bytes;
+// `tile` is so aligned. Counts in units of 16 bytes.
+__device__ inline std::uint32_t tile_descriptor(const void* tile) {
+  return (shared_address(tile) & 0x3ffff) >> 4 | 1u << 16;
+}
+// The same rows as an operand whose rows are the product's inner dimension. A product of 64 columns finds
+// its second 8 rows 1024 bytes behind the first.
+__device__ inline std::uint32_t transposed_tile_descriptor(const void* tile) {
+  return (shared_address(tile) & 0x3ffff) >> 4 | (1024u >> 4) << 16;
+}
+
+// Orders the compiler's use of registers that products read or write after the wait before it.
+template <int kCount, class T>
+__device__ inline void hold(T (&registers)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    if constexpr (std::is_same_v<T, float>)
+      asm volatile("" : "+f"(registers[i])::"memory");
+    else
+      asm volatile("" : "+r"(registers[i])::"memory");
+  }
 }
 
 __device__ inline void products_begin() {

@@ -1,5 +1,5 @@
-// Linear layers of up to kStreamedRows rows whose weight has the operands' own type (bf16 with bf16, e4m3
-// with e4m3, int8 with int8): bound by reading the weight. See streamed_linear.cu.
+// Linear layers of few rows whose weight has the operands' own type (bf16 with bf16, e4m3 with e4m3, int8
+// with int8) or is int4 panels with bf16 inputs: bound by reading the weight. See streamed_linear.cu.
 #pragma once
 
 #include <cuda.h>
@@ -8,26 +8,33 @@
 
 namespace bise::cuda {
 
+// Up to so many rows, a row's result depends on that row alone.
 constexpr std::int64_t kStreamedRows = 64;
 
 // How the copy engine finds tiles of a row-major matrix [rows, stride] of 2- or 1-byte values, a tile being
 // `tile_rows` rows of 128 bytes. Throws Error when the driver refuses.
 CUtensorMap tile_map(const void* data, int value_bytes, std::int64_t rows, std::int64_t stride,
                      int tile_rows);
-constexpr int kWeightTileRows = 128;
+constexpr int kWeightTileRows = 64;
 // Rows of an input tile for `rows` rows.
 int input_tile_rows(std::int64_t rows);
 
 struct StreamedLinear {
   CUtensorMap weight_tiles, input_tiles;
+  Int4Panels panels;  // with data instead of weight_tiles
   Encoding encoding = Encoding::kBf16;
-  std::int64_t rows = 0, columns = 0;  // of the output
-  std::int64_t stride = 0;             // of the weight and of the input, in values
+  std::int64_t rows = 0;         // of the input and the output
+  std::int64_t weight_rows = 0;  // columns of the output, twice where gated
+  std::int64_t stride = 0;       // of the weight and of the input, in values
+  bool gated = false;            // the output is silu(first half) * second half
   const float *in_scales = nullptr, *weight_scales = nullptr, *bias = nullptr;  // any may be null
   Values out;
+  std::int64_t out_stride = 0;
   void* workspace = nullptr;  // streamed_workspace() bytes, zero at first; a launch leaves its counters zero
 };
-std::size_t streamed_workspace(std::int64_t most_columns);
+std::size_t streamed_workspace();
+// Whether gate and up may be joined in the launch: int4 panels do not cross from one to the other.
+bool supports_streamed_gate(const Weight& weight);
 void streamed_linear(const StreamedLinear& task, cudaStream_t stream);
 
 }  // namespace bise::cuda

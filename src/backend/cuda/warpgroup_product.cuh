@@ -1,5 +1,5 @@
-// One warpgroup product of 64 weight rows with kN input rows, 32 bytes of each row: d += A B^T, or d = A B^T
-// where `adds` is 0, both in shared memory. Sums of a thread: [kN / 2] registers.
+// One warpgroup product of 64 rows A with kN rows B, 32 bytes of each: d += A B^T, or d = A B^T where `adds`
+// is 0. B is in shared memory, A there too or, for bf16, in registers. Sums of a thread: [kN / 2] registers.
 #pragma once
 
 #include <cstdint>
@@ -11,20 +11,28 @@ enum class Operand { kBf16, kE4M3, kInt8 };
 template <Operand kOperand, int kN>
 struct WarpgroupProduct;
 
-// The instruction names its registers one by one, so there is a text for each number of them. `shape` is
-// "n8k16.f32.bf16.bf16", `flags` the operands after the predicate, `constraint` of a sum's register; PLACES
+// A in registers (PTX ISA 8.0, "wgmma", register fragments of A). kTransposed: B's rows are the product's
+// inner dimension (transposed_tile_descriptor).
+template <int kN, bool kTransposed>
+struct RegisterProduct;
+
+// Operands in shared memory are named by tile_descriptor() (hopper.cuh), the low half of a descriptor whose
+// high half is always 0x40000040: 8 rows to 1024 bytes, swizzled in 128.
+//
+// The instruction names its registers one by one, so there is a text for each number of them. SHAPE is
+// "n8k16.f32.bf16.bf16", FLAGS the operands after the predicate, CONSTRAINT of a sum's register; PLACES
 // lists %0 ... and A, B and ADDS number the operands after them; REGISTERS(x) lists x(0), x(1), ...
-#define BISE_WARPGROUP_PRODUCT(OPERAND, N, SUM, CONSTRAINT, SHAPE, FLAGS, PLACES, A, B, ADDS, REGISTERS) \
-  template <>                                                                                            \
-  struct WarpgroupProduct<OPERAND, N> {                                                                  \
-    static __device__ void add(SUM (&d)[N / 2], std::uint64_t a, std::uint64_t b, int adds) {            \
-      asm volatile("{\n.reg .pred adds;\nsetp.ne.b32 adds, %" ADDS                                       \
-                   ", 0;\n"                                                                              \
-                   "wgmma.mma_async.sync.aligned.m64" SHAPE " {" PLACES "}, %" A ", %" B ", adds" FLAGS  \
-                   ";\n}"                                                                                \
-                   : REGISTERS(CONSTRAINT)                                                               \
-                   : "l"(a), "l"(b), "r"(adds));                                                         \
-    }                                                                                                    \
+#define BISE_WARPGROUP_PRODUCT(OPERAND, N, SUM, CONSTRAINT, SHAPE, FLAGS, PLACES, A, B, ADDS, REGISTERS)    \
+  template <>                                                                                               \
+  struct WarpgroupProduct<OPERAND, N> {                                                                     \
+    static __device__ void add(SUM (&d)[N / 2], std::uint32_t a, std::uint32_t b, int adds) {               \
+      asm volatile("{\n.reg .pred adds;\n.reg .b64 a, b;\nsetp.ne.b32 adds, %" ADDS ", 0;\nmov.b64 a, {%" A \
+                   ", 0x40000040};\nmov.b64 b, {%" B                                                        \
+                   ", 0x40000040};\n"                                                                       \
+                   "wgmma.mma_async.sync.aligned.m64" SHAPE " {" PLACES "}, a, b, adds" FLAGS ";\n}"        \
+                   : REGISTERS(CONSTRAINT)                                                                  \
+                   : "r"(a), "r"(b), "r"(adds));                                                            \
+    }                                                                                                       \
   };
 #define BISE_WARPGROUP_PRODUCTS(N, PLACES, A, B, ADDS, REGISTERS)                                            \
   BISE_WARPGROUP_PRODUCT(Operand::kBf16, N, float, "+f", "n" #N "k16.f32.bf16.bf16", ", 1, 1, 0, 0", PLACES, \
@@ -33,6 +41,19 @@ struct WarpgroupProduct;
                          ADDS, REGISTERS)                                                                    \
   BISE_WARPGROUP_PRODUCT(Operand::kInt8, N, int, "+r", "n" #N "k32.s32.s8.s8", "", PLACES, A, B, ADDS,       \
                          REGISTERS)
+#define BISE_REGISTER_PRODUCT(N, TRANSPOSED, FLAG, PLACES, A, B, ADDS, REGISTERS)                        \
+  template <>                                                                                            \
+  struct RegisterProduct<N, TRANSPOSED> {                                                                \
+    static __device__ void add(float (&d)[N / 2], const std::uint32_t* a, std::uint32_t b, int adds) {   \
+      asm volatile("{\n.reg .pred adds;\n.reg .b64 b;\nsetp.ne.b32 adds, %" ADDS ", 0;\nmov.b64 b, {%" B \
+                   ", 0x40000040};\n"                                                                    \
+                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" PLACES "}, {" A          \
+                   "}, b"                                                                                \
+                   ", adds, 1, 1, " FLAG ";\n}"                                                          \
+                   : REGISTERS("+f")                                                                     \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(adds));                     \
+    }                                                                                                    \
+  };
 
 #define BISE_REGISTERS_4(C) C(d[0]), C(d[1]), C(d[2]), C(d[3])
 #define BISE_REGISTERS_8(C) BISE_REGISTERS_4(C), C(d[4]), C(d[5]), C(d[6]), C(d[7])
@@ -41,20 +62,38 @@ struct WarpgroupProduct;
 #define BISE_REGISTERS_32(C)                                                                            \
   BISE_REGISTERS_16(C), C(d[16]), C(d[17]), C(d[18]), C(d[19]), C(d[20]), C(d[21]), C(d[22]), C(d[23]), \
       C(d[24]), C(d[25]), C(d[26]), C(d[27]), C(d[28]), C(d[29]), C(d[30]), C(d[31])
+#define BISE_REGISTERS_64(C)                                                                              \
+  BISE_REGISTERS_32(C), C(d[32]), C(d[33]), C(d[34]), C(d[35]), C(d[36]), C(d[37]), C(d[38]), C(d[39]),   \
+      C(d[40]), C(d[41]), C(d[42]), C(d[43]), C(d[44]), C(d[45]), C(d[46]), C(d[47]), C(d[48]), C(d[49]), \
+      C(d[50]), C(d[51]), C(d[52]), C(d[53]), C(d[54]), C(d[55]), C(d[56]), C(d[57]), C(d[58]), C(d[59]), \
+      C(d[60]), C(d[61]), C(d[62]), C(d[63])
 
 #define BISE_PLACES_4 "%0, %1, %2, %3"
 #define BISE_PLACES_8 BISE_PLACES_4 ", %4, %5, %6, %7"
 #define BISE_PLACES_16 BISE_PLACES_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
 #define BISE_PLACES_32 \
   BISE_PLACES_16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define BISE_PLACES_64                                                                                \
+  BISE_PLACES_32                                                                                      \
+  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, " \
+  "%51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 
 BISE_WARPGROUP_PRODUCTS(8, BISE_PLACES_4, "4", "5", "6", BISE_REGISTERS_4)
 BISE_WARPGROUP_PRODUCTS(16, BISE_PLACES_8, "8", "9", "10", BISE_REGISTERS_8)
 BISE_WARPGROUP_PRODUCTS(32, BISE_PLACES_16, "16", "17", "18", BISE_REGISTERS_16)
 BISE_WARPGROUP_PRODUCTS(64, BISE_PLACES_32, "32", "33", "34", BISE_REGISTERS_32)
+BISE_WARPGROUP_PRODUCTS(128, BISE_PLACES_64, "64", "65", "66", BISE_REGISTERS_64)
+
+BISE_REGISTER_PRODUCT(8, false, "0", BISE_PLACES_4, "%4, %5, %6, %7", "8", "9", BISE_REGISTERS_4)
+BISE_REGISTER_PRODUCT(16, false, "0", BISE_PLACES_8, "%8, %9, %10, %11", "12", "13", BISE_REGISTERS_8)
+BISE_REGISTER_PRODUCT(32, false, "0", BISE_PLACES_16, "%16, %17, %18, %19", "20", "21", BISE_REGISTERS_16)
+BISE_REGISTER_PRODUCT(64, false, "0", BISE_PLACES_32, "%32, %33, %34, %35", "36", "37", BISE_REGISTERS_32)
+BISE_REGISTER_PRODUCT(128, false, "0", BISE_PLACES_64, "%64, %65, %66, %67", "68", "69", BISE_REGISTERS_64)
+BISE_REGISTER_PRODUCT(64, true, "1", BISE_PLACES_32, "%32, %33, %34, %35", "36", "37", BISE_REGISTERS_32)
 
 #undef BISE_WARPGROUP_PRODUCT
 #undef BISE_WARPGROUP_PRODUCTS
+#undef BISE_REGISTER_PRODUCT
 #undef BISE_REGISTERS_4
 #undef BISE_PLACES_4
 #undef BISE_REGISTERS_8
@@ -63,5 +102,7 @@ BISE_WARPGROUP_PRODUCTS(64, BISE_PLACES_32, "32", "33", "34", BISE_REGISTERS_32)
 #undef BISE_PLACES_16
 #undef BISE_REGISTERS_32
 #undef BISE_PLACES_32
+#undef BISE_REGISTERS_64
+#undef BISE_PLACES_64
 
 }  // namespace bise::cuda
