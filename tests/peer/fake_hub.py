@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import json
 import re
+import ssl
 import threading
 import time
 import urllib.parse
@@ -32,13 +33,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        for at in range(0, len(body), 16384):
+        pause = self.server.hub.slow if self.server.is_store else 0
+        step = 16384 if pause else 1 << 20
+        for at in range(0, len(body), step):
             try:
-                self.wfile.write(body[at : at + 16384])
+                self.wfile.write(memoryview(body)[at : at + step])
             except OSError:
                 return
-            if self.server.hub.slow and self.server.is_store:
-                time.sleep(self.server.hub.slow)
+            time.sleep(pause)
 
     def send_content(self, content, **headers):
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
@@ -75,7 +77,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Hub:
-    def __init__(self, repo, files, large):
+    def __init__(self, repo, files, large, certificate=None):
+        self.certificate = certificate  # (file, key): https
         self.repo, self.files, self.large = repo, files, large
         self.blobs = {hashlib.sha256(files[name]).hexdigest(): files[name] for name in large}
         self.lock, self.requests, self.slow = threading.Lock(), [], 0
@@ -84,10 +87,14 @@ class Hub:
 
     def serve(self, is_store):
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if self.certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*self.certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         server.hub, server.is_store, server.daemon_threads = self, is_store, True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self.servers.append(server)
-        return f"http://127.0.0.1:{server.server_address[1]}"
+        return f"{'https' if self.certificate else 'http'}://127.0.0.1:{server.server_address[1]}"
 
     def tree(self):
         entries = []

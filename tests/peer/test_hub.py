@@ -168,6 +168,39 @@ def test_both_at_once(bise, hub, tmp_path):
     assert sent == 2, "each content came once"
 
 
+def test_over_tls(bise, tmp_path):
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1", "-addext",
+                    "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    hub = Hub(REPO, {"config.json": b"{}", "w": b"x" * 100_000}, {"w"}, (certificate, key))
+    try:
+        env = environment(hub, tmp_path / "cache")
+        refused = subprocess.run([bise, "download", REPO], env=env, capture_output=True, text=True)
+        assert refused.returncode == 1 and "certificate" in refused.stderr, "nobody vouches for it"
+        folder = download(bise, env | {"SSL_CERT_FILE": str(certificate)})
+        assert os.path.getsize(os.path.join(folder, "w")) == 100_000
+    finally:
+        hub.close()
+
+
+def test_a_model_by_its_name(bise, smollm2, tmp_path):
+    files = {path.name: path.read_bytes() for path in smollm2.iterdir() if path.is_file()}
+    hub = Hub("owner/smollm2", files, {"model.safetensors"})
+    try:
+        env = environment(hub, tmp_path, HF_HUB_OFFLINE="1")
+        missing = subprocess.run([bise, "inspect", "owner/smollm2"], env=env, capture_output=True, text=True)
+        assert missing.returncode == 1 and "bise download owner/smollm2" in missing.stderr
+        subprocess.run([bise, "download", "owner/smollm2"], env=environment(hub, tmp_path), check=True, capture_output=True)
+        by_name, by_folder = (subprocess.check_output([bise, "inspect", "--json", model], env=env)
+                              for model in ("owner/smollm2", smollm2))
+        assert by_name == by_folder
+        text = subprocess.run([bise, "tokenize", f"owner/smollm2@{COMMIT}"], input='{"text": "Hello"}\n', env=env, check=True,
+                              capture_output=True, text=True).stdout
+        assert json.loads(text)["token_ids"]
+    finally:
+        hub.close()
+
+
 class RowsHandler(http.server.BaseHTTPRequestHandler):
     """The rows API of datasets-server, as far as it is used."""
 
