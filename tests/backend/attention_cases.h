@@ -32,6 +32,12 @@ inline const std::vector<Step> kMixed{{{0, 45}},
                                       {{0, 1}, {1, 1}, {2, 1}, {3, 1}},
                                       {{3, 18}, {1, 1}}};
 inline const std::vector<Step> kLong{{{0, 290}}, {{0, 1}, {1, 70}}, {{1, 1}, {0, 64}}, {{0, 1}, {1, 1}}};
+// Contexts long enough that backends divide them.
+inline const std::vector<Step> kDivided{{{0, 700}, {1, 3}},
+                                        {{0, 1}, {1, 520}, {2, 1}},
+                                        {{0, 400}, {1, 1}, {2, 2}},
+                                        {{0, 1}, {1, 1}, {2, 1}},
+                                        {{0, 5}, {1, 14}, {2, 1}}};
 
 inline const std::vector<AttentionCase>& attention_cases() {
   static const std::vector<AttentionCase> cases{
@@ -49,6 +55,8 @@ inline const std::vector<AttentionCase>& attention_cases() {
       {"mixed_8x2x80", {8, 2, 80}, 0, kMixed},
       {"long_8x1x128", {8, 1, 128}, 0, kLong},
       {"chunked_1x1x16", {1, 1, 16}, 0, kChunked},
+      {"divided_4x1x128", {4, 1, 128}, 0, kDivided},
+      {"window_530_divided_2x2x64", {2, 2, 64}, 530, kDivided},
   };
   return cases;
 }

@@ -116,7 +116,6 @@ TEST_P(Attention, Float8CacheAgreesWithReference) {
     for (auto& [sequence, values] : tolerances)
       for (double& value : values) value *= 17.0 / 16;
   for_each_variant([&](const Variant& variant) {
-    if (variant.kind == "cuda") return;  // has no such cache yet
     for (const std::int64_t block_size : {variant.backend->preferred_block_size(), std::int64_t{8}}) {
       how.block_size = block_size;
       const auto actual = run_attention(*variant.backend, one, how);
@@ -152,7 +151,6 @@ TEST_P(Attention, RowsDoNotDependOnTheBatchOrThreads) {
     SCOPED_TRACE(dtype_name(dtype));
     std::map<std::string, std::map<std::int64_t, Floats>> by_kind;
     for_each_variant([&](const Variant& variant) {
-      if (variant.kind == "cuda" && dtype == DType::kF8E4M3) return;  // has no such cache yet
       AttentionRun how{.rope = turning_rope(alone.shape),
                        .block_size = variant.backend->preferred_block_size(),
                        .cache_dtype = dtype,
