@@ -30,7 +30,7 @@ template <int kGroups, int kDim>
 struct Layout {
   static constexpr bool kDividesContext = kGroups == 1;  // its parts are joined by another block
   static constexpr int kThreads = kGroups * 128 + kProducers;
-  static constexpr int kRows = kGroups * kGroupRows;
+  [[maybe_unused]] static constexpr int kRows = kGroups * kGroupRows;
   static constexpr int kHalves = kDim / 64;           // of 128 bytes, as wide as a swizzled row
   static constexpr int kHalfBytes = kTileKeys * 128;  // of a tile of keys or queries
   static constexpr int kTileBytes = kHalves * kHalfBytes;
