@@ -29,14 +29,29 @@ std::vector<Json> load_rows(const std::filesystem::path& path) {
   return rows;
 }
 
-std::vector<Json> load_split(const std::filesystem::path& data_dir, const std::string& dataset,
+std::vector<Json> load_split(const std::filesystem::path& data_dir, const TaskConfig& task,
                              const std::string& split) {
-  const std::filesystem::path path = data_dir / dataset / (split + ".jsonl");
-  if (!std::filesystem::is_regular_file(path))
-    throw Error("the data set \"{}\" has no split \"{}\" here; get it with: bise download --dataset {} -o {}",
-                dataset, split, dataset, (data_dir / dataset).string())
-        .at(path.string());
-  return load_rows(path);
+  const std::filesystem::path path = data_dir / task.dataset / (split + ".jsonl");
+  if (std::filesystem::is_regular_file(path)) return load_rows(path);
+  throw Error(
+      "the task {} needs the split \"{}\" of {}; get it with: bise download --dataset {} --data-dir {}",
+      task.task, split, task.hub_path, task.dataset, data_dir.string())
+      .at(path.string());
+}
+
+void require_text_file(const std::filesystem::path& data_dir, const std::string& file,
+                       const std::string& task) {
+  if (!std::filesystem::is_regular_file(data_dir / file))
+    throw Error(
+        "the task {} needs texts that do not come with bise; docs/evaluation.md says where {} comes from",
+        task, file)
+        .at((data_dir / file).string());
+}
+
+std::string load_text(const std::filesystem::path& data_dir, const std::string& file,
+                      const std::string& task) {
+  require_text_file(data_dir, file, task);
+  return read_file(data_dir / file, std::size_t{1} << 20);
 }
 
 }  // namespace bise

@@ -30,6 +30,28 @@ std::string only_expression(std::string_view source) {
   return std::string(source);
 }
 
+// The harness keeps blanks and newlines around blocks, which Template drops as transformers does: they are written
+// as expressions.
+std::string with_block_space(std::string_view source) {
+  std::string result;
+  for (std::size_t at = 0; at < source.size();) {
+    const bool opens = source.substr(at).starts_with("{%"), closes = source.substr(at).starts_with("%}");
+    if (opens) {
+      std::size_t line = result.find_last_not_of(" \t");
+      line = line == std::string::npos ? 0 : line + 1;
+      if (line < result.size() && (line == 0 || result[line - 1] == '\n'))
+        result = result.substr(0, line) + "{{ '" + result.substr(line) + "' }}";
+    }
+    result += opens || closes ? source.substr(at, 2) : source.substr(at, 1);
+    at += opens || closes ? 2 : 1;
+    if (closes && at < source.size() && source[at] == '\n') {
+      result += "{{ '\\n' }}";
+      ++at;
+    }
+  }
+  return result;
+}
+
 }  // namespace
 
 // jinja2 keeps a template's last newline here; Template drops it.
@@ -37,31 +59,31 @@ TemplateField::TemplateField(const std::string& source, const std::string& where
     : source_(source), where_(where) {
   const std::size_t end = source.find_last_not_of('\n') + 1;
   trailing_newlines_ = source.substr(end);
-  template_ = std::make_shared<jinja::Template>(source.substr(0, end), where);
+  template_ = std::make_shared<jinja::Template>(with_block_space(source.substr(0, end)), where);
   if (const std::string expression = only_expression(source); !expression.empty())
     as_json_ = std::make_shared<jinja::Template>("{{ (" + expression + ") | tojson }}", where);
 }
 
-std::string TemplateField::render(const jinja::Template& source, const Json& row) const {
+std::string TemplateField::render(const jinja::Template& source, const Json& fields) const {
   std::vector<std::pair<std::string, jinja::Value>> variables;
-  for (const auto& [key, value] : row.items())
+  for (const auto& [key, value] : fields.items())
     variables.emplace_back(key, jinja::Value::from_json(value, true));
   std::string result;
   for (const TextSegment& segment : source.render(variables, 0)) result += segment.text;
   return result;
 }
 
-std::string TemplateField::text(const Json& row) const {
-  if (row.contains(source_)) return python_text(row[source_]);
-  return render(*template_, row) + trailing_newlines_;
+std::string TemplateField::text(const Json& fields) const {
+  if (fields.contains(source_)) return python_text(fields[source_]);
+  return render(*template_, fields) + trailing_newlines_;
 }
 
-std::vector<std::string> TemplateField::list(const Json& row) const {
+std::vector<std::string> TemplateField::list(const Json& fields) const {
   Json value;
-  if (row.contains(source_)) {
-    value = row[source_];
+  if (fields.contains(source_)) {
+    value = fields[source_];
   } else if (as_json_) {
-    value = parse_json(render(*as_json_, row), where_);
+    value = parse_json(render(*as_json_, fields), where_);
   }
   if (!value.is_array() || value.empty())
     throw Error("no list of choices")
@@ -73,19 +95,24 @@ std::vector<std::string> TemplateField::list(const Json& row) const {
   return result;
 }
 
-DocumentMaker::DocumentMaker(const TaskConfig& task)
+DocumentMaker::DocumentMaker(const TaskConfig& task, const DocumentTemplates& templates, const Json& common,
+                             PythonRandom& random)
     : task_(task),
-      text_(task.doc_to_text, task.task + ": doc_to_text"),
-      target_(task.doc_to_target, task.task + ": doc_to_target"),
-      description_(task.description, task.task + ": description") {
-  if (!task.doc_to_choice.empty()) choices_.emplace(task.doc_to_choice, task.task + ": doc_to_choice");
+      fixed_choices_(templates.choices),
+      common_(common),
+      random_(random),
+      text_(templates.text, task.task + ": doc_to_text"),
+      target_(templates.target, task.task + ": doc_to_target"),
+      description_(task.description, task.task + ": description"),
+      gen_prefix_(task.gen_prefix, task.task + ": gen_prefix") {
+  if (!templates.choice.empty()) choices_.emplace(templates.choice, task.task + ": doc_to_choice");
 }
 
-void DocumentMaker::set_choices(Document& document) const {
+void DocumentMaker::set_choices(const Json& fields, Document& document) const {
   if (choices_) {
-    document.choices = choices_->list(*document.row);
+    document.choices = choices_->list(fields);
   } else {
-    document.choices = task_.choices;
+    document.choices = fixed_choices_;
   }
   if (document.choices.empty()) return;
   // With contexts for choices, the text says which of them is right.
@@ -101,19 +128,22 @@ void DocumentMaker::set_choices(Document& document) const {
     document.text.clear();
     return;
   }
-  document.target_text = std::to_string(document.gold);
   if (document.gold >= 0) document.target = document.choices[static_cast<std::size_t>(document.gold)];
 }
 
-Document DocumentMaker::make(Json row, const std::string& where) const {
+Document DocumentMaker::make(Json row, const std::string& where, bool ready) const {
   Document document;
   try {
-    transform_row(task_.process_docs, row, where);
+    Json extra = Json::object(), fields = common_;
+    if (!ready) transform_row(task_.process_docs, row, extra, random_, where);
+    fields.update(row);
+    fields.update(extra);
     document.row = std::make_shared<Json>(std::move(row));
-    document.text = text_.text(*document.row);
-    document.target = target_.text(*document.row);
+    document.text = text_.text(fields);
+    document.target = target_.text(fields);
     document.target_text = document.target;
-    set_choices(document);
+    document.gen_prefix = gen_prefix_.text(fields);
+    set_choices(fields, document);
   } catch (const Error& error) {
     rethrow_inside(error, where);
   }

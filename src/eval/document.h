@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "eval/python_random.h"
 #include "eval/task.h"
 #include "text/jinja/template.h"
 
@@ -21,39 +22,48 @@ class TemplateField {
   // `where` names the task and key. Throws Error for a template that does not parse.
   TemplateField(const std::string& source, const std::string& where);
 
-  std::string text(const Json& row) const;
+  // `fields`: an object with the variables.
+  std::string text(const Json& fields) const;
   // The value of a field that is a list, or of a template that is one "{{ expression }}".
-  std::vector<std::string> list(const Json& row) const;
+  std::vector<std::string> list(const Json& fields) const;
 
  private:
-  std::string render(const jinja::Template& source, const Json& row) const;
+  std::string render(const jinja::Template& source, const Json& fields) const;
 
   std::string source_, where_, trailing_newlines_;
   std::shared_ptr<const jinja::Template> template_, as_json_;
 };
 
 struct Document {
-  std::shared_ptr<const Json> row;  // an object
+  std::shared_ptr<const Json> row;  // an object: as the harness's process_docs leaves it
   std::string text;                 // of the question; "" when the choices are the contexts
   std::vector<std::string> choices;
   std::int64_t gold = -100;  // index of the right choice; -100 = none of them is
   std::string target;        // the answer as text: what an example shows
-  std::string target_text;   // as the sample file has it: the index of a choice, or the answer
+  std::string target_text;   // as the template gives it: an index or an answer
+  std::string gen_prefix;    // what the answer begins with
 };
 
 class DocumentMaker {
  public:
-  explicit DocumentMaker(const TaskConfig& task);
+  // Uses the task's templates, or those of its examples. `common` are variables that all rows have; `random`
+  // is Python's global generator. All outlive the maker.
+  DocumentMaker(const TaskConfig& task, const DocumentTemplates& templates, const Json& common,
+                PythonRandom& random);
 
-  // `where` names the row. The row is transformed by the task's process_docs.
-  Document make(Json row, const std::string& where) const;
+  // `where` names the row. The row is transformed by the task's process_docs unless it is `ready` for the
+  // templates.
+  Document make(Json row, const std::string& where, bool ready = false) const;
   std::string description(const Json& row) const { return description_.text(row); }
 
  private:
-  void set_choices(Document& document) const;
+  void set_choices(const Json& fields, Document& document) const;
 
   const TaskConfig& task_;
-  TemplateField text_, target_, description_;
+  const std::vector<std::string>& fixed_choices_;
+  const Json& common_;
+  PythonRandom& random_;
+  TemplateField text_, target_, description_, gen_prefix_;
   std::optional<TemplateField> choices_;
 };
 

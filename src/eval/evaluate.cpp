@@ -3,11 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <exception>
+#include <mutex>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "eval/bbh_prompt.h"
 #include "eval/dataset.h"
 #include "eval/filters.h"
 #include "eval/metrics.h"
@@ -28,23 +33,64 @@ std::int64_t shots_of(const TaskConfig& task, const EvaluationOptions& options) 
   return *options.num_fewshot;
 }
 
-std::vector<Json> split_rows(const TaskConfig& task, const std::string& split,
-                             const EvaluationOptions& options) {
-  if (task.data_files.empty()) return load_split(options.data_dir, task.dataset, split);
-  const auto file = task.data_files.find(split);
-  if (file == task.data_files.end()) throw Error("data_files has no split \"{}\"", split).at(task.task);
-  return load_rows(file->second);
+// What all documents of a task are made with.
+struct TaskData {
+  const TaskConfig& task;
+  const EvaluationOptions& options;
+  PythonRandom& random;
+  Json common = Json::object();  // variables of the templates
+};
+
+std::filesystem::path split_file(const TaskData& data, const std::string& split) {
+  if (data.task.data_files.empty()) return data.options.data_dir / data.task.dataset / (split + ".jsonl");
+  const auto file = data.task.data_files.find(split);
+  if (file == data.task.data_files.end())
+    throw Error("data_files has no split \"{}\"", split).at(data.task.task);
+  return file->second;
 }
 
-std::vector<Document> fewshot_pool(const TaskConfig& task, const DocumentMaker& maker,
-                                   const EvaluationOptions& options) {
-  std::vector<Json> rows = task.fewshot_samples;
-  const std::string& split = fewshot_pool_split(task);
-  if (rows.empty()) rows = split_rows(task, split, options);
+// The rows of a split that the task keeps.
+std::vector<Json> split_rows(const TaskData& data, const std::string& split) {
+  const TaskConfig& task = data.task;
+  std::vector<Json> rows = task.data_files.empty() ? load_split(data.options.data_dir, task, split)
+                                                   : load_rows(split_file(data, split));
+  std::erase_if(rows, [&](const Json& row) {
+    return std::ranges::any_of(task.keep_rows, [&](const auto& kept) {
+      return require_string(row, kept.first.c_str(), task.task + ": keep_rows") != kept.second;
+    });
+  });
+  if (rows.empty()) throw Error("no row of the split is the task's").at(task.task);
+  return rows;
+}
+
+// Exemplars and texts that are too long for a task's own file.
+void read_texts(TaskConfig& task, const std::filesystem::path& data_dir, Json& common) {
+  for (const auto& [name, file] : task.text_files) common[name] = load_text(data_dir, file, task.task);
+  FewshotConfig& fewshot = task.fewshot;
+  if (!fewshot.samples_file.empty()) {
+    require_text_file(data_dir, fewshot.samples_file, task.task);
+    fewshot.samples = load_rows(data_dir / fewshot.samples_file);
+  }
+  if (!fewshot.bbh_prompt_file.empty()) {
+    BbhPrompt prompt = parse_bbh_prompt(load_text(data_dir, fewshot.bbh_prompt_file, task.task),
+                                        (data_dir / fewshot.bbh_prompt_file).string());
+    task.description = std::move(prompt.description);
+    fewshot.samples = std::move(prompt.examples);
+  }
+}
+
+std::vector<Document> fewshot_pool(const TaskData& data) {
+  const TaskConfig& task = data.task;
+  const DocumentMaker maker(task, task.fewshot.templates, data.common, data.random);
+  const bool embedded = !task.fewshot.samples.empty();
+  std::vector<Json> rows = embedded ? task.fewshot.samples : split_rows(data, fewshot_pool_split(task));
   std::vector<Document> pool;
   pool.reserve(rows.size());
-  for (std::size_t i = 0; i < rows.size(); ++i)
-    pool.push_back(maker.make(std::move(rows[i]), fmt::format("{}: example {}", task.task, i)));
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    // Worked examples of MATH say that they are (the harness's doc_to_target asks).
+    if (embedded && !rows[i].contains("few_shot")) rows[i]["few_shot"] = "1";
+    pool.push_back(maker.make(std::move(rows[i]), fmt::format("{}: example {}", task.task, i), embedded));
+  }
   return pool;
 }
 
@@ -86,7 +132,10 @@ void add_requests(const TaskConfig& task, const EvaluationOptions& options, cons
   const std::size_t contexts = task.multiple_inputs ? document.choices.size() : 1;
   for (std::size_t i = 0; i < contexts; ++i)
     sample.contexts.push_back(prompt(task, options, system, shots, document, i));
-  if (task.output_type == OutputType::kMultipleChoice) {
+  if (task.output_type == OutputType::kLoglikelihoodRolling) {
+    sample.contexts = {""};
+    sample.continuations.push_back(document.target);
+  } else if (task.output_type == OutputType::kMultipleChoice) {
     for (std::size_t i = 0; i < document.choices.size(); ++i)
       sample.continuations.push_back(continuation(task, document, i, chat));
   } else if (task.output_type == OutputType::kLoglikelihood) {
@@ -110,93 +159,160 @@ std::vector<std::string> stop_strings(const TaskConfig& task, const Json& kwargs
   return until;
 }
 
-GenerateRequest generate_request(const TaskConfig& task, const EvaluationOptions& options,
-                                 const Sample& sample) {
-  const std::string where = task.task + ": generation_kwargs";
+Json merged_kwargs(const TaskConfig& task, const EvaluationOptions& options) {
   Json kwargs = *task.generation_kwargs;
   if (options.generation_kwargs) kwargs.update(*options.generation_kwargs);
+  return kwargs;
+}
+
+GenerateRequest generate_request(const TaskResult& task, const Sample& sample) {
+  const std::string where = task.config.task + ": generation_kwargs";
+  const Json& kwargs = *task.generation_kwargs;
   GenerateRequest request;
   request.context = sample.contexts[0];
-  request.until = stop_strings(task, kwargs);
+  request.until = stop_strings(task.config, kwargs);
   for (const char* key : {"max_completion_tokens", "max_tokens", "max_new_tokens", "max_gen_toks"})
     request.max_gen_toks = find_int(kwargs, key, request.max_gen_toks, where);
-  if (find_bool(kwargs, "do_sample", false, where)) {
+  if (request.max_gen_toks < 1) throw Error("max_gen_toks is not positive").at(where);
+  const double temperature = find_number(kwargs, "temperature", 0, where);
+  // As the harness: greedy unless it is said otherwise.
+  if (find_bool(kwargs, "do_sample", temperature > 0, where)) {
     request.temperature = find_number(kwargs, "temperature", 1, where);
     request.top_p = find_number(kwargs, "top_p", 1, where);
   }
   return request;
 }
 
-void ask_likelihoods(std::vector<TaskResult>& tasks, LanguageModel& model) {
-  std::vector<LikelihoodRequest> requests;
-  std::vector<Likelihood*> answers;
-  for (TaskResult& task : tasks)
-    for (Sample& sample : task.samples)
-      for (std::size_t i = 0; i < sample.continuations.size(); ++i) {
-        requests.push_back({sample.context(i), sample.continuations[i]});
-        answers.push_back(&sample.likelihoods[i]);
+// What the journal does not know of `requests`, and where the answers go.
+template <class Request, class Answer>
+struct Open {
+  std::vector<Request> requests;
+  std::vector<Answer*> answers;
+
+  void add(Request request, Answer& answer, const AnswerJournal* journal) {
+    if (journal)
+      if (auto known = journal->find(request)) {
+        answer = std::move(*known);
+        return;
       }
-  if (requests.empty()) return;
-  Progress progress("scoring", "requests", static_cast<std::int64_t>(requests.size()));
-  model.loglikelihood(requests, [&](std::size_t index, const Likelihood& answer) {
-    *answers[index] = answer;
-    progress.advance();
-  });
+    requests.push_back(std::move(request));
+    answers.push_back(&answer);
+  }
+
+  auto on_answer(Progress& progress, AnswerJournal* journal) {
+    return [this, &progress, journal](std::size_t index, const Answer& answer) {
+      if (journal) journal->add(requests[index], answer);
+      *answers[index] = answer;
+      progress.advance();
+    };
+  }
+};
+
+void ask_likelihoods(std::vector<TaskResult>& tasks, LanguageModel& model, AnswerJournal* journal) {
+  Open<LikelihoodRequest, Likelihood> open;
+  for (TaskResult& task : tasks) {
+    const bool rolling = task.config.output_type == OutputType::kLoglikelihoodRolling;
+    for (Sample& sample : task.samples)
+      for (std::size_t i = 0; i < sample.continuations.size(); ++i)
+        open.add({sample.context(i), sample.continuations[i], rolling}, sample.likelihoods[i], journal);
+  }
+  if (open.requests.empty()) return;
+  Progress progress("scoring", "requests", static_cast<std::int64_t>(open.requests.size()));
+  model.loglikelihood(open.requests, open.on_answer(progress, journal));
 }
 
-void ask_texts(std::vector<TaskResult>& tasks, const EvaluationOptions& options, LanguageModel& model) {
-  std::vector<GenerateRequest> requests;
-  std::vector<Sample*> samples;
+void ask_texts(std::vector<TaskResult>& tasks, LanguageModel& model, AnswerJournal* journal) {
+  Open<GenerateRequest, std::string> open;
   for (TaskResult& task : tasks) {
     if (task.config.output_type != OutputType::kGenerateUntil) continue;
-    for (Sample& sample : task.samples) {
-      requests.push_back(generate_request(task.config, options, sample));
-      samples.push_back(&sample);
-    }
+    for (Sample& sample : task.samples) open.add(generate_request(task, sample), sample.response, journal);
   }
-  if (requests.empty()) return;
-  Progress progress("generating", "answers", static_cast<std::int64_t>(requests.size()));
-  model.generate(requests, [&](std::size_t index, const std::string& text) {
-    samples[index]->response = text;
-    progress.advance();
-  });
+  if (open.requests.empty()) return;
+  Progress progress("generating", "answers", static_cast<std::int64_t>(open.requests.size()));
+  model.generate(open.requests, open.on_answer(progress, journal));
 }
 
-void measure(TaskResult& task) {
+// Runs the answered programs on a few threads, as HF's code_eval does.
+void run_programs(TaskResult& task, const Sandbox& sandbox) {
+  constexpr unsigned kWorkers = 4;
+  std::atomic<std::size_t> next = 0;
+  std::mutex mutex;
+  std::exception_ptr failure;
+  Progress progress("running programs", "programs", static_cast<std::int64_t>(task.samples.size()));
+  const auto work = [&] {
+    for (std::size_t i; (i = next++) < task.samples.size();) {
+      Sample& sample = task.samples[i];
+      try {
+        sample.passed =
+            sandbox.run(sample.filtered.front() + "\n" + sample.document.target) == ProgramEnd::kPassed;
+      } catch (...) {
+        const std::lock_guard lock(mutex);
+        failure = std::current_exception();
+        next = task.samples.size();
+        return;
+      }
+      const std::lock_guard lock(mutex);
+      progress.advance();
+    }
+  };
+  {
+    std::vector<std::jthread> threads;
+    for (unsigned i = 0; i < std::min(kWorkers, std::max(1u, std::thread::hardware_concurrency())); ++i)
+      threads.emplace_back(work);
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
+void filter_answers(TaskResult& task) {
+  if (task.config.output_type != OutputType::kGenerateUntil) return;
+  for (Sample& sample : task.samples) {
+    sample.filtered.clear();
+    for (const FilterConfig& filter : task.config.filters)
+      sample.filtered.push_back(apply_filters(filter, sample.response, sample.document, task.config.task));
+  }
+}
+
+void measure(TaskResult& task, std::int64_t bootstrap_draws) {
   const TaskConfig& config = task.config;
-  for (Sample& sample : task.samples)
-    if (config.output_type == OutputType::kGenerateUntil)
-      for (const FilterConfig& filter : config.filters)
-        sample.filtered.push_back(apply_filters(filter, sample.response, config.task));
   for (std::size_t f = 0; f < config.filters.size(); ++f)
     for (const MetricConfig& metric : config.metrics) {
-      MetricResult result{metric.name, config.filters[f].name, metric.higher_is_better, {}, 0, {}};
+      MetricResult result;
+      result.metric = metric.name;
+      result.filter = config.filters[f].name;
+      result.aggregation = metric.aggregation;
+      result.higher_is_better = metric.higher_is_better;
       for (const Sample& sample : task.samples)
         result.values.push_back(sample_metric(config, metric, sample, f));
-      aggregate_mean(result);
+      aggregate(result, metric.aggregation, bootstrap_draws);
       task.metrics.push_back(std::move(result));
     }
 }
 
-}  // namespace
-
-TaskResult prepare_task(const TaskConfig& task, const EvaluationOptions& options) {
+TaskResult prepare_task(const TaskConfig& task, const EvaluationOptions& options, PythonRandom& random) {
   TaskResult result;
   result.config = task;
   result.num_fewshot = shots_of(task, options);
-  if (task.output_type == OutputType::kLoglikelihoodRolling)
-    throw Error("tasks of output_type loglikelihood_rolling cannot be run yet").at(task.task);
-  const DocumentMaker maker(task);
+  if (task.unsafe_code && !options.sandbox)
+    throw Error("the task runs programs that the model writes; allow it with --allow-code-execution")
+        .at(task.task);
+  TaskData data{result.config, options, random};
+  read_texts(result.config, options.data_dir, data.common);
+  result.generation_kwargs = std::make_shared<Json>(merged_kwargs(task, options));
   std::vector<Document> pool;
-  if (result.num_fewshot > 0) pool = fewshot_pool(task, maker, options);
-  FewshotSampler sampler(task, pool, result.num_fewshot, options.fewshot_seed);
-  std::vector<Json> rows = split_rows(task, evaluation_split(task), options);
+  if (result.num_fewshot > 0) pool = fewshot_pool(data);
+  FewshotSampler sampler(result.config, pool, result.num_fewshot, options.fewshot_seed);
+  result.data_file = split_file(data, evaluation_split(task));
+  std::vector<Json> rows = split_rows(data, evaluation_split(task));
   result.original = static_cast<std::int64_t>(rows.size());
-  rows.resize(limited(rows.size(), options.limit));
+  const std::size_t count = limited(rows.size(), options.limit > 0 ? options.limit : task.limit);
+  const DocumentMaker maker(result.config, task.templates, data.common, random);
   for (std::size_t i = 0; i < rows.size(); ++i) {
+    // Rows beyond the limit matter only where they draw from the generator that later tasks go on with.
+    if (i >= count && task.process_docs != "gpqa") break;
     Sample sample;
     sample.doc_id = static_cast<std::int64_t>(i);
     sample.document = maker.make(std::move(rows[i]), fmt::format("{}: document {}", task.task, i));
+    if (i >= count) continue;
     const std::string system =
         system_text(task, options.system_instruction, maker.description(*sample.document.row));
     add_requests(task, options, system, sampler.shots(sample.document), sample);
@@ -205,10 +321,25 @@ TaskResult prepare_task(const TaskConfig& task, const EvaluationOptions& options
   return result;
 }
 
-void answer_tasks(std::vector<TaskResult>& tasks, const EvaluationOptions& options, LanguageModel& model) {
-  ask_likelihoods(tasks, model);
-  ask_texts(tasks, options, model);
-  for (TaskResult& task : tasks) measure(task);
+}  // namespace
+
+std::vector<TaskResult> prepare_tasks(const std::vector<TaskConfig>& tasks,
+                                      const EvaluationOptions& options) {
+  PythonRandom random(options.random_seed);
+  std::vector<TaskResult> results;
+  for (const TaskConfig& task : tasks) results.push_back(prepare_task(task, options, random));
+  return results;
+}
+
+void answer_tasks(std::vector<TaskResult>& tasks, const EvaluationOptions& options, LanguageModel& model,
+                  AnswerJournal* journal) {
+  ask_likelihoods(tasks, model, journal);
+  ask_texts(tasks, model, journal);
+  for (TaskResult& task : tasks) {
+    filter_answers(task);
+    if (task.config.process_results == "code" && options.sandbox) run_programs(task, *options.sandbox);
+    measure(task, options.bootstrap_draws);
+  }
 }
 
 }  // namespace bise

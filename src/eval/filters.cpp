@@ -2,123 +2,111 @@
 
 #include <algorithm>
 #include <cctype>
-#include <string_view>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <vector>
 
 #include "base/error.h"
-#include "text/regex.h"
+#include "eval/python_regex.h"
 
 namespace bise {
 namespace {
 
-std::string stripped(std::string_view text) {
-  constexpr std::string_view kBlank = " \t\n\r\v\f";
-  const std::size_t first = text.find_first_not_of(kBlank);
-  if (first == std::string_view::npos) return "";
-  return std::string(text.substr(first, text.find_last_not_of(kBlank) - first + 1));
+// The first group that took part, as the harness reduces a match of several.
+std::string reduced(const std::vector<std::string>& match) {
+  for (std::size_t g = match.size() == 1 ? 0 : 1; g < match.size(); ++g)
+    if (!match[g].empty()) return match[g];
+  return "";
 }
 
-// Where a search goes on after a match, past an empty one by one character.
-std::size_t after(std::string_view text, TextRange match) {
-  if (match.end > match.begin) return match.end;
-  std::size_t next = match.end + 1;
-  while (next < text.size() && (static_cast<unsigned char>(text[next]) & 0xc0) == 0x80) ++next;
-  return next;
+// The match that the step selects among all, stripped; nothing when there is none.
+std::optional<std::string> selected(const FilterStep& step, const std::string& pattern,
+                                    const std::string& text) {
+  const auto matches = python_find_all(pattern, text);
+  const auto count = static_cast<std::int64_t>(matches.size());
+  const std::int64_t index = step.group_select < 0 ? count + step.group_select : step.group_select;
+  if (index < 0 || index >= count) return std::nullopt;
+  const std::vector<std::string>& match = matches[static_cast<std::size_t>(index)];
+  const std::string text_of_match = reduced(match);
+  if (text_of_match.empty() && match.size() > 2) return std::nullopt;
+  return std::string(python_strip(text_of_match));
 }
 
-// Python's "$" also stands before a newline at the end; Regex's does not.
-std::string python_pattern(const std::string& pattern) {
-  if (pattern.find("(?m") != std::string::npos) return pattern;
-  std::string result;
-  bool in_class = false;
-  for (std::size_t i = 0; i < pattern.size(); ++i) {
-    if (pattern[i] == '\\' && i + 1 < pattern.size()) {
-      result += {'\\', pattern[++i]};
-      continue;
-    }
-    if (pattern[i] == '$' && !in_class) {
-      result += "(?=\\n?\\z)";
-      continue;
-    }
-    if (pattern[i] == '[') in_class = true;
-    if (pattern[i] == ']') in_class = false;
-    result += pattern[i];
+std::string without_ignored(const FilterStep& step, std::string text) {
+  for (const std::string& pattern : step.regexes_to_ignore)
+    text = python_sub(pattern, text, [](auto) { return std::string(); });
+  if (step.ignore_case) text = python_lower(text);
+  if (step.ignore_punctuation) text = python_sub(R"(\p{P})", text, [](auto) { return std::string(); });
+  return text;
+}
+
+std::string letter(std::size_t index) {
+  return std::string("(") + static_cast<char>('A' + static_cast<int>(index)) + ")";
+}
+
+// The pattern, else one of the choices' texts, else ": A": all give "(A)" (lm_eval/filters/extraction.py,
+// MultiChoiceRegexFilter).
+std::string multi_choice(const FilterStep& step, const std::string& text, const Document& document,
+                         const std::string& where) {
+  if (const auto found = selected(step, step.regex_pattern, text); found && !found->empty()) return *found;
+  const Json& row = *document.row;
+  if (!row.contains("choices") || !row["choices"].is_array() || row["choices"].size() > 26)
+    throw Error("multi_choice_regex needs rows with a list of choices").at(where);
+  std::string any, letters;
+  std::map<std::string, std::string> letter_of;
+  for (std::size_t i = 0; i < row["choices"].size(); ++i) {
+    const Json& choice = row["choices"][i];
+    const std::string plain = without_ignored(
+        step, std::string(python_strip(choice.is_string() ? choice.get<std::string>() : choice.dump())));
+    any += (i ? "|" : "") + python_escape(plain);
+    letters += (i ? "|" : "") + letter(i).substr(1, 1);
+    letter_of[plain] = letter(i);
   }
-  return result;
+  if (const auto found = selected(step, any, without_ignored(step, text)); found && !found->empty())
+    return letter_of.contains(*found) ? letter_of[*found] : *found;
+  if (const auto found = selected(step, R"(:[\s]*()" + letters + ")", text)) return "(" + *found + ")";
+  return step.fallback;
 }
 
-// Python's re.findall, the groups of a match reduced as the harness does: the first that is not empty.
-std::vector<std::string> find_all(const Regex& regex, std::string_view text) {
-  std::vector<std::string> result;
-  RegexScratch scratch;
-  std::vector<TextRange> groups;
-  for (std::size_t from = 0; from <= text.size();) {
-    if (!regex.find_groups(text, from, scratch, groups)) break;
-    const std::size_t first = groups.size() == 1 ? 0 : 1;
-    std::string_view chosen;
-    for (std::size_t g = first; g < groups.size() && chosen.empty(); ++g)
-      chosen = text.substr(groups[g].begin, groups[g].end - groups[g].begin);
-    result.emplace_back(chosen);
-    from = after(text, groups[0]);
-  }
-  return result;
-}
-
-// re.sub(pattern, "", text).
-std::string removed(const std::string& pattern, const std::string& text) {
-  const Regex regex(python_pattern(pattern), "regexes_to_ignore");
-  RegexScratch scratch;
-  std::string result;
-  std::size_t copied = 0;
-  for (std::size_t from = 0; from <= text.size();) {
-    const auto match = regex.find(text, from, scratch);
-    if (!match) break;
-    result.append(text, copied, match->begin - copied);
-    copied = match->end;
-    from = after(text, *match);
-  }
-  return result.append(text, copied);
-}
-
-std::string apply(const FilterStep& step, const std::string& text, const std::string& task) {
+std::string apply(const FilterStep& step, const std::string& text, const Document& document,
+                  const std::string& task) {
+  const std::string where = task + ": filter_list";
   if (step.function == "take_first") return text;
   if (step.function == "regex") {
-    const auto matches = find_all(Regex(python_pattern(step.regex_pattern), task + ": regex_pattern"), text);
-    const auto count = static_cast<std::int64_t>(matches.size());
-    const std::int64_t index = step.group_select < 0 ? count + step.group_select : step.group_select;
-    if (index < 0 || index >= count) return step.fallback;
-    return stripped(matches[static_cast<std::size_t>(index)]);
+    const auto matches = selected(step, step.regex_pattern, text);
+    return matches.value_or(step.fallback);
   }
-  if (step.function == "remove_whitespace") {
-    const std::size_t first = text.find_first_not_of(" \t\n\r\v\f");
-    return first == std::string::npos ? "" : text.substr(first);
-  }
-  if (step.function == "lowercase" || step.function == "uppercase") {
+  if (step.function == "multi_choice_regex") return multi_choice(step, text, document, where);
+  if (step.function == "remove_whitespace") return std::string(python_strip(text));
+  if (step.function == "lowercase") return python_lower(text);
+  if (step.function == "uppercase") {
     std::string result = text;
-    for (char& c : result)
-      c = static_cast<char>(step.function == "lowercase" ? std::tolower(static_cast<unsigned char>(c))
-                                                         : std::toupper(static_cast<unsigned char>(c)));
+    std::ranges::transform(result, result.begin(), [](unsigned char c) { return std::toupper(c); });
     return result;
   }
+  if (step.function == "before_fence") return text.substr(0, text.find("```"));
+  if (step.function == "prepend_prompt") return require_string(*document.row, "prompt", where) + text;
   throw Error("unknown filter")
-      .at(task + ": filter_list")
-      .expected("regex, take_first, remove_whitespace, lowercase or uppercase")
+      .at(where)
+      .expected("regex, multi_choice_regex, take_first, remove_whitespace, lowercase or uppercase")
       .got(step.function);
 }
 
 }  // namespace
 
-std::string apply_filters(const FilterConfig& filter, const std::string& text, const std::string& task) {
+std::string apply_filters(const FilterConfig& filter, const std::string& text, const Document& document,
+                          const std::string& task) {
   std::string result = text;
-  for (const FilterStep& step : filter.steps) result = apply(step, result, task);
+  for (const FilterStep& step : filter.steps) result = apply(step, result, document, task);
   return result;
 }
 
 bool exact_match(const MetricConfig& metric, std::string prediction, std::string reference) {
   for (std::string* side : {&prediction, &reference}) {
-    for (const std::string& pattern : metric.regexes_to_ignore) *side = removed(pattern, *side);
-    if (metric.ignore_case)
-      std::ranges::transform(*side, side->begin(), [](unsigned char c) { return std::tolower(c); });
+    for (const std::string& pattern : metric.regexes_to_ignore)
+      *side = python_sub(pattern, *side, [](auto) { return std::string(); });
+    if (metric.ignore_case) *side = python_lower(*side);
     if (metric.ignore_punctuation) std::erase_if(*side, [](unsigned char c) { return std::ispunct(c); });
     if (metric.ignore_numbers) std::erase_if(*side, [](unsigned char c) { return std::isdigit(c); });
   }

@@ -1,5 +1,5 @@
-// What evaluation asks of a model: log-likelihoods of continuations, and generated text. Two kinds: a local
-// checkpoint (local_model.h) and a server. One thread.
+// What evaluation asks of a model: log-likelihoods of continuations and of whole texts, and generated text.
+// Two kinds: a local checkpoint (local_model.h) and a server (server_model.h). One thread.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,7 @@ namespace bise {
 // Views into texts that outlive the call.
 struct LikelihoodRequest {
   std::string_view context, continuation;
+  bool rolling = false;  // the continuation is a whole text of any length, scored window by window
 };
 struct Likelihood {
   double logprob = 0;   // natural, summed over the continuation's tokens

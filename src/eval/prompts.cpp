@@ -23,6 +23,20 @@ const std::string& example_question(const TaskConfig& task, const Document& docu
   return document.choices[static_cast<std::size_t>(document.gold)];
 }
 
+// What stands between a question and the begin of its answer.
+std::string prefix_seam(const TaskConfig& task, const std::string& before, const std::string& prefix) {
+  const bool blank = prefix.empty() || before.empty() || is_blank(before.back()) || is_blank(prefix.front());
+  return blank ? "" : task.target_delimiter;
+}
+
+// With the delimiter before it.
+std::string example_answer(const TaskConfig& task, const Document& shot) {
+  if (shot.gen_prefix.empty()) return task.target_delimiter + shot.target;
+  const bool blank =
+      is_blank(shot.gen_prefix.back()) || (!shot.target.empty() && is_blank(shot.target.front()));
+  return prefix_seam(task, shot.text, shot.gen_prefix) + shot.gen_prefix + (blank ? "" : " ") + shot.target;
+}
+
 Json message(const char* role, const std::string& content) {
   return {{"role", role}, {"content", content}};
 }
@@ -33,7 +47,7 @@ FewshotSampler::FewshotSampler(const TaskConfig& task, const std::vector<Documen
                                std::int64_t num_fewshot, std::uint64_t seed)
     : pool_(pool),
       count_(static_cast<std::size_t>(num_fewshot)),
-      first_n_(task.sampler == "first_n"),
+      first_n_(task.fewshot.sampler == "first_n"),
       // The harness compares the two names, and both are absent in many tasks.
       avoid_document_(!first_n_ && task.fewshot_split == task.test_split),
       random_(seed) {
@@ -77,11 +91,9 @@ std::string plain_prompt(const TaskConfig& task, const std::string& system,
                          std::size_t choice) {
   std::string prompt = system;
   for (const Document* shot : shots)
-    prompt += example_question(task, *shot) + task.target_delimiter + shot->target + task.fewshot_delimiter;
+    prompt += example_question(task, *shot) + example_answer(task, *shot) + task.fewshot_delimiter;
   prompt += question(task, document, choice);
-  if (task.gen_prefix.empty()) return prompt;
-  const bool seam = prompt.empty() || is_blank(prompt.back()) || is_blank(task.gen_prefix.front());
-  return prompt + (seam ? "" : task.target_delimiter) + task.gen_prefix;
+  return prompt + prefix_seam(task, prompt, document.gen_prefix) + document.gen_prefix;
 }
 
 Json chat_messages(const TaskConfig& task, const std::string& system,
@@ -96,16 +108,16 @@ Json chat_messages(const TaskConfig& task, const std::string& system,
     }
     messages.push_back(message("user", question(task, document, choice)));
   } else {
-    TaskConfig without_prefix = task;
-    without_prefix.gen_prefix.clear();
-    messages.push_back(message("user", plain_prompt(without_prefix, "", shots, document, choice)));
+    Document open = document;
+    open.gen_prefix.clear();
+    messages.push_back(message("user", plain_prompt(task, "", shots, open, choice)));
   }
-  if (!task.gen_prefix.empty()) messages.push_back(message("assistant", task.gen_prefix));
+  if (!document.gen_prefix.empty()) messages.push_back(message("assistant", document.gen_prefix));
   return messages;
 }
 
 std::string continuation(const TaskConfig& task, const Document& document, std::size_t choice, bool chat) {
-  const bool delimited = !chat || (!task.gen_prefix.empty() && !is_blank(task.gen_prefix.back()));
+  const bool delimited = !chat || (!document.gen_prefix.empty() && !is_blank(document.gen_prefix.back()));
   return (delimited ? task.target_delimiter : "") +
          (task.multiple_inputs ? document.target : document.choices[choice]);
 }

@@ -4,32 +4,135 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
+#include <ctime>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/files.h"
 #include "eval/sha256.h"
-#include "report/table.h"
 
 namespace bise {
 namespace {
 
-Json standard_error(const MetricResult& metric) {
-  return metric.standard_error ? Json(*metric.standard_error) : Json("N/A");
+constexpr const char* kHarnessVersion = "0.4.13";  // whose definitions the tasks are
+
+Json or_na(const std::optional<double>& error) {
+  return error ? Json(*error) : Json("N/A");
+}
+Json or_null(const std::string& text) {
+  return text.empty() ? Json() : Json(text);
 }
 
 Json task_results(const TaskResult& task) {
   Json json = {{"name", task.config.task}, {"alias", task.config.alias}, {"sample_len", task.samples.size()}};
   for (const MetricResult& metric : task.metrics) {
     json[metric.metric + "," + metric.filter] = metric.value;
-    json[metric.metric + "_stderr," + metric.filter] = standard_error(metric);
+    json[metric.metric + "_stderr," + metric.filter] = or_na(metric.standard_error);
   }
   return json;
 }
 
-Json task_version(const TaskResult& task) {
-  return task.config.version.empty() ? Json("Yaml") : Json::parse(task.config.version);
+Json group_results(const TaskGroup& group, const Evaluation& evaluation) {
+  Json json = {{"alias", group.alias}, {"name", group.name}}, counts = Json::object();
+  if (group.metrics.empty()) return json;
+  std::size_t samples = 0;
+  for (const TaskResult* task : tasks_of(group, evaluation.groups, evaluation.tasks))
+    samples += task->samples.size();
+  json["sample_len"] = samples;
+  for (const GroupValue& value : group_values(group, evaluation.groups, evaluation.tasks)) {
+    json[value.metric + "," + value.filter] = value.value;
+    json[value.metric + "_stderr," + value.filter] = or_na(value.standard_error);
+    counts[value.metric + "," + value.filter] = value.samples;
+  }
+  if (!counts.empty()) json["sample_count"] = std::move(counts);
+  return json;
+}
+
+const char* aggregation_name(Aggregation how) {
+  switch (how) {
+    case Aggregation::kMean: return "mean";
+    case Aggregation::kMedian: return "median";
+    case Aggregation::kPerplexity: return "perplexity";
+    case Aggregation::kWeightedPerplexity: return "weighted_perplexity";
+    case Aggregation::kBitsPerByte: return "bits_per_byte";
+    case Aggregation::kPooledMean: return "agg_inst_level_acc";
+  }
+  return "";
+}
+
+Json metric_json(const MetricConfig& metric) {
+  Json json = {{"metric", metric.name},
+               {"aggregation", aggregation_name(metric.aggregation)},
+               {"higher_is_better", metric.higher_is_better}};
+  if (metric.ignore_case) json["ignore_case"] = true;
+  if (metric.ignore_punctuation) json["ignore_punctuation"] = true;
+  if (metric.ignore_numbers) json["ignore_numbers"] = true;
+  if (!metric.regexes_to_ignore.empty()) json["regexes_to_ignore"] = metric.regexes_to_ignore;
+  return json;
+}
+
+Json filter_json(const FilterConfig& filter) {
+  Json steps = Json::array();
+  for (const FilterStep& step : filter.steps) {
+    Json json = {{"function", step.function}};
+    if (step.function.ends_with("regex")) {
+      json["regex_pattern"] = step.regex_pattern;
+      json["group_select"] = step.group_select;
+    }
+    steps.push_back(std::move(json));
+  }
+  return {{"name", filter.name}, {"filter", std::move(steps)}};
+}
+
+Json choice_json(const DocumentTemplates& templates) {
+  return templates.choices.empty() ? or_null(templates.choice) : Json(templates.choices);
+}
+
+Json config_json(const TaskResult& result) {
+  const TaskConfig& task = result.config;
+  Json json = {{"task", task.task}};
+  if (task.alias != task.task) json["task_alias"] = task.alias;
+  if (!task.tags.empty()) json["tag"] = task.tags;
+  json["dataset_path"] = task.hub_path.empty() ? "json" : task.hub_path;
+  json["dataset_name"] = or_null(task.hub_name);
+  json["dataset_kwargs"] = {{"data_files", {{evaluation_split(task), result.data_file.string()}}},
+                            {"sha256", sha256_hex(read_file(result.data_file))}};
+  json["training_split"] = or_null(task.training_split);
+  json["validation_split"] = or_null(task.validation_split);
+  json["test_split"] = or_null(task.test_split);
+  json["fewshot_split"] = or_null(task.fewshot_split);
+  json["process_docs"] = or_null(task.process_docs);
+  json["doc_to_text"] = task.templates.text;
+  json["doc_to_target"] = task.templates.target;
+  json["unsafe_code"] = task.unsafe_code;
+  json["doc_to_choice"] = choice_json(task.templates);
+  json["process_results"] = or_null(task.process_results);
+  json["description"] = task.description;
+  json["target_delimiter"] = task.target_delimiter;
+  json["fewshot_delimiter"] = task.fewshot_delimiter;
+  json["gen_prefix"] = or_null(task.gen_prefix);
+  json["fewshot_config"] = {{"sampler", task.fewshot.sampler},
+                            {"split", or_null(task.fewshot.samples.empty() ? fewshot_pool_split(task) : "")},
+                            {"samples", task.fewshot.samples.empty() ? Json() : Json(task.fewshot.samples)},
+                            {"doc_to_text", task.fewshot.templates.text},
+                            {"doc_to_choice", choice_json(task.fewshot.templates)},
+                            {"doc_to_target", task.fewshot.templates.target},
+                            {"fewshot_delimiter", task.fewshot_delimiter},
+                            {"target_delimiter", task.target_delimiter}};
+  json["num_fewshot"] = result.num_fewshot;
+  for (const MetricConfig& metric : task.metrics) json["metric_list"].push_back(metric_json(metric));
+  json["output_type"] = output_type_name(task.output_type);
+  if (task.output_type == OutputType::kGenerateUntil) json["generation_kwargs"] = *result.generation_kwargs;
+  json["repeats"] = 1;
+  if (task.filters.front().name != "none")
+    for (const FilterConfig& filter : task.filters) json["filter_list"].push_back(filter_json(filter));
+  json["should_decontaminate"] = false;
+  json["metadata"] = {{"version", *task.version}};
+  Json without_nulls = Json::object();
+  for (auto& [key, value] : json.items())
+    if (!value.is_null()) without_nulls[key] = std::move(value);
+  return without_nulls;
 }
 
 std::string document_hash(const Sample& sample) {
@@ -38,39 +141,56 @@ std::string document_hash(const Sample& sample) {
 std::string target_hash(const Sample& sample) {
   return sha256_hex(sample.document.target_text);
 }
+std::string prompt_hash(const Sample& sample) {
+  return sha256_hex(sample.contexts[0]);
+}
 
 std::string task_hash(const TaskResult& task) {
   std::string all;
   for (const Sample& sample : task.samples)
-    all += document_hash(sample) + sha256_hex(sample.contexts[0]) + target_hash(sample);
+    all += document_hash(sample) + prompt_hash(sample) + target_hash(sample);
   return sha256_hex(all);
 }
 
 Json arguments_json(const TaskResult& task, const Sample& sample) {
   Json arguments = Json::object();
-  if (sample.continuations.empty()) {
-    arguments["gen_args_0"] = {{"arg_0", sample.contexts[0]}, {"arg_1", *task.config.generation_kwargs}};
-    return arguments;
+  if (task.config.output_type == OutputType::kGenerateUntil) {
+    arguments["gen_args_0"] = {{"arg_0", sample.contexts[0]}, {"arg_1", *task.generation_kwargs}};
+  } else if (task.config.output_type == OutputType::kLoglikelihoodRolling) {
+    arguments["gen_args_0"] = {{"arg_0", sample.continuations[0]}};
+  } else {
+    for (std::size_t i = 0; i < sample.continuations.size(); ++i)
+      arguments[fmt::format("gen_args_{}", i)] = {{"arg_0", sample.context(i)},
+                                                  {"arg_1", sample.continuations[i]}};
   }
-  for (std::size_t i = 0; i < sample.continuations.size(); ++i)
-    arguments[fmt::format("gen_args_{}", i)] = {{"arg_0", sample.context(i)},
-                                                {"arg_1", sample.continuations[i]}};
   return arguments;
 }
 
-void add_responses(const Sample& sample, std::size_t filter, Json& line) {
+void add_responses(const TaskResult& task, const Sample& sample, std::size_t filter, Json& line) {
   Json responses = Json::array(), filtered = Json::array();
-  if (sample.continuations.empty()) {
+  if (task.config.output_type == OutputType::kGenerateUntil) {
     responses.push_back(Json::array({sample.response}));
     filtered.push_back(sample.filtered[filter]);
   }
   for (const Likelihood& answer : sample.likelihoods) {
-    const Json pair = Json::array({Json(answer.logprob).dump(), answer.greedy ? "True" : "False"});
-    responses.push_back(Json::array({pair}));
-    filtered.push_back(pair);
+    const std::string number = Json(answer.logprob).dump();
+    const Json entry = task.config.output_type == OutputType::kLoglikelihoodRolling
+                           ? Json(number)
+                           : Json::array({number, answer.greedy ? "True" : "False"});
+    responses.push_back(Json::array({entry}));
+    filtered.push_back(entry);
   }
   line["resps"] = std::move(responses);
   line["filtered_resps"] = std::move(filtered);
+}
+
+Json value_json(const MetricResult& metric, const std::vector<double>& values) {
+  if (metric.aggregation == Aggregation::kPooledMean) {
+    Json list = Json::array();
+    for (const double value : values) list.push_back(value != 0);
+    return list;
+  }
+  return values.size() == 1 ? Json(values[0]) : Json(values);
 }
 
 // Local ISO time with microseconds, colons as dashes.
@@ -93,50 +213,103 @@ std::string sanitized(const std::string& name) {
   return result;
 }
 
+// By name, as the harness sorts some of its parts.
+Json sorted(const Json& object) {
+  std::map<std::string, Json> entries;
+  for (const auto& [key, value] : object.items()) entries[key] = value;
+  Json result = Json::object();
+  for (auto& [key, value] : entries) result[key] = std::move(value);
+  return result;
+}
+
+void add_groups(const Evaluation& evaluation, Json& json) {
+  for (const TaskGroup& group : evaluation.groups) {
+    const Json results = group_results(group, evaluation);
+    json["results"][group.name] = results;
+    if (!group.metrics.empty()) json["groups"][group.name] = results;
+    json["group_subtasks"][group.name] = group.members;
+    json["versions"][group.name] = group.version;
+    std::vector<Json> shots;
+    Json higher = Json::object();
+    for (const std::string& member : group.members) {
+      if (!json["configs"].contains(member)) continue;  // only single tasks pass theirs on
+      if (std::ranges::find(shots, json["n-shot"][member]) == shots.end())
+        shots.push_back(json["n-shot"][member]);
+      for (const auto& [metric, value] : json["higher_is_better"][member].items())
+        higher[metric] = !higher.contains(metric) || higher[metric] == value ? value : Json();
+    }
+    if (shots.size() == 1) json["n-shot"][group.name] = shots.front();
+    if (!higher.empty()) json["higher_is_better"][group.name] = std::move(higher);
+  }
+  for (const char* key : {"configs", "versions", "n-shot", "higher_is_better"}) json[key] = sorted(json[key]);
+}
+
+Json run_config_json(const EvaluationOptions& options, const RunDescription& run) {
+  return {{"model", run.model},
+          {"model_args", *run.model_args},
+          {"batch_size", run.batch_size},
+          {"batch_sizes", Json::array()},
+          {"device", or_null(run.device)},
+          {"use_cache", Json()},
+          {"limit", options.limit > 0 ? Json(options.limit) : Json()},
+          {"bootstrap_iters", options.bootstrap_draws},
+          {"gen_kwargs", options.generation_kwargs ? *options.generation_kwargs : Json::object()},
+          {"random_seed", run.seeds[0]},
+          {"numpy_seed", run.seeds[1]},
+          {"torch_seed", run.seeds[2]},
+          {"fewshot_seed", run.seeds[3]}};
+}
+
 }  // namespace
 
-Json results_json(const std::vector<TaskResult>& tasks, const RunDescription& run) {
-  Json results, subtasks, configs, versions, shots, higher, counts, hashes;
-  for (const TaskResult& task : tasks) {
+Json results_json(const Evaluation& evaluation) {
+  const EvaluationOptions& options = evaluation.options;
+  const RunDescription& run = evaluation.run;
+  // In the harness's order of keys; groups stand before group_subtasks where there are some.
+  Json json = {{"results", Json::object()}};
+  if (std::ranges::any_of(evaluation.groups, [](const TaskGroup& group) { return !group.metrics.empty(); }))
+    json["groups"] = Json::object();
+  for (const char* key : {"group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples"})
+    json[key] = Json::object();
+  Json hashes = Json::object();
+  for (const TaskResult& task : evaluation.tasks) {
     const std::string& name = task.config.task;
-    results[name] = task_results(task);
-    subtasks[name] = Json::array();
-    configs[name] = *task.config.source;
-    configs[name]["num_fewshot"] = task.num_fewshot;
-    versions[name] = task_version(task);
-    shots[name] = task.num_fewshot;
-    for (const MetricResult& metric : task.metrics) higher[name][metric.metric] = metric.higher_is_better;
-    counts[name] = {{"original", task.original}, {"effective", task.samples.size()}};
+    json["results"][name] = task_results(task);
+    json["configs"][name] = config_json(task);
+    json["versions"][name] = task.config.version->is_null() ? Json("Yaml") : *task.config.version;
+    json["n-shot"][name] = task.num_fewshot;
+    for (const MetricResult& metric : task.metrics)
+      json["higher_is_better"][name][metric.metric] = metric.higher_is_better;
+    json["n-samples"][name] = {{"original", task.original}, {"effective", task.samples.size()}};
     hashes[name] = task_hash(task);
   }
-  const Json system = run.system_instruction.empty() ? Json() : Json(run.system_instruction);
-  return {{"results", results},
-          {"group_subtasks", subtasks},
-          {"configs", configs},
-          {"versions", versions},
-          {"n-shot", shots},
-          {"higher_is_better", higher},
-          {"n-samples", counts},
-          {"config",
-           {{"model", "bise"},
-            {"model_args", {{"pretrained", run.model}}},
-            {"batch_size", "auto"},
-            {"limit", run.limit > 0 ? Json(run.limit) : Json()},
-            {"gen_kwargs", run.generation_kwargs ? *run.generation_kwargs : Json()},
-            {"random_seed", 0},
-            {"numpy_seed", 1234},
-            {"torch_seed", 1234},
-            {"fewshot_seed", run.fewshot_seed}}},
-          {"git_hash", run.version},
-          {"date", run.start_time},
-          {"lm_eval_version", "0.4.13"},
-          {"max_length", run.max_length},
-          {"task_hashes", hashes},
-          {"model_source", "bise"},
-          {"model_name", run.model},
-          {"model_name_sanitized", sanitized(run.model)},
-          {"system_instruction", system},
-          {"total_evaluation_time_seconds", fmt::format("{}", run.seconds)}};
+  add_groups(evaluation, json);
+  const auto with_hash = [](const std::string& text) {
+    return text.empty() ? Json() : Json(sha256_hex(text));
+  };
+  const Json rest = {
+      {"config", run_config_json(options, run)},
+      {"git_hash", run.version},
+      {"date", run.start_time},
+      {"pretty_env_info", "bise " + run.version},
+      {"transformers_version", Json()},
+      {"lm_eval_version", kHarnessVersion},
+      {"upper_git_hash", Json()},
+      {"max_length", run.max_length},
+      {"task_hashes", hashes},
+      {"model_source", run.model},
+      {"model_name", run.model_name},
+      {"model_name_sanitized", sanitized(run.model_name)},
+      {"system_instruction", or_null(options.system_instruction)},
+      {"system_instruction_sha", with_hash(options.system_instruction)},
+      {"fewshot_as_multiturn", options.chat_template ? Json(options.fewshot_as_multiturn) : Json()},
+      {"chat_template", or_null(run.chat_template)},
+      {"chat_template_sha", with_hash(run.chat_template)},
+      {"scored_tokens", run.scored_tokens},
+      {"computed_tokens", run.computed_tokens},
+      {"total_evaluation_time_seconds", fmt::format("{}", run.seconds)}};
+  json.update(rest);
+  return json;
 }
 
 std::string samples_jsonl(const TaskResult& task) {
@@ -148,17 +321,17 @@ std::string samples_jsonl(const TaskResult& task) {
                    {"doc", *sample.document.row},
                    {"target", sample.document.target_text},
                    {"arguments", arguments_json(task, sample)}};
-      add_responses(sample, f, line);
+      add_responses(task, sample, f, line);
       line["filter"] = task.config.filters[f].name;
-      Json names = Json::array(), values;
+      Json names = Json::array(), values = Json::object();
       for (const MetricResult& metric : task.metrics)
         if (metric.filter == task.config.filters[f].name) {
           names.push_back(metric.metric);
-          values[metric.metric] = metric.values[i];
+          values[metric.metric] = value_json(metric, metric.values[i]);
         }
       line["metrics"] = names;
       line["doc_hash"] = document_hash(sample);
-      line["prompt_hash"] = sha256_hex(sample.contexts[0]);
+      line["prompt_hash"] = prompt_hash(sample);
       line["target_hash"] = target_hash(sample);
       line.update(values);
       lines += json_text(line) + "\n";
@@ -166,37 +339,21 @@ std::string samples_jsonl(const TaskResult& task) {
   return lines;
 }
 
-std::string results_table(const std::vector<TaskResult>& tasks) {
-  Table table{{"Tasks", "Version", "Filter", "n-shot", "Metric", "Value", "Stderr"}, {}, 3};
-  std::vector<const TaskResult*> sorted;
-  for (const TaskResult& task : tasks) sorted.push_back(&task);
-  std::ranges::sort(sorted, {}, [](const TaskResult* task) { return task->config.task; });
-  for (const TaskResult* task : sorted) {
-    bool first = true;
-    for (const MetricResult& metric : task->metrics) {
-      table.rows.push_back({first ? task->config.alias : "", first ? task->config.version : "", metric.filter,
-                            std::to_string(task->num_fewshot), metric.metric,
-                            fmt::format("{:.4f}", metric.value),
-                            metric.standard_error ? fmt::format("± {:.4f}", *metric.standard_error) : "N/A"});
-      first = false;
-    }
-  }
-  return markdown_table(table);
+std::filesystem::path results_folder(const std::filesystem::path& output, const std::string& model_name) {
+  return output.extension() == ".json" ? output.parent_path() : output / sanitized(model_name);
 }
 
-std::filesystem::path write_results(const std::filesystem::path& output, const std::vector<TaskResult>& tasks,
-                                    const RunDescription& run, bool log_samples) {
-  const std::string time = time_text(run.start_time);
-  std::filesystem::path folder = output / sanitized(run.model), file = folder / ("results_" + time + ".json");
-  if (output.extension() == ".json") {
-    folder = output.parent_path();
-    file = folder / (output.stem().string() + "_" + time + ".json");
-  }
+std::filesystem::path write_results(const std::filesystem::path& output, const Evaluation& evaluation,
+                                    bool log_samples) {
+  const std::string time = time_text(evaluation.run.start_time);
+  const std::filesystem::path folder = results_folder(output, evaluation.run.model_name);
+  const std::string stem = output.extension() == ".json" ? output.stem().string() : "results";
   if (!folder.empty()) std::filesystem::create_directories(folder);
   if (log_samples)
-    for (const TaskResult& task : tasks)
+    for (const TaskResult& task : evaluation.tasks)
       write_file(folder / fmt::format("samples_{}_{}.jsonl", task.config.task, time), samples_jsonl(task));
-  write_file(file, json_text(results_json(tasks, run), 2) + "\n");
+  const std::filesystem::path file = folder / fmt::format("{}_{}.json", stem, time);
+  write_file(file, json_text(results_json(evaluation), 2) + "\n");
   return file;
 }
 

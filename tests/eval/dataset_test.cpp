@@ -10,8 +10,8 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/yaml.h"
-#include "eval/builtin_tasks.h"
 #include "eval/evaluate.h"
+#include "eval/task_registry.h"
 #include "tests/test_support.h"
 
 namespace bise {
@@ -38,15 +38,16 @@ TEST(Dataset, DamagedOrMissingFiles) {
                         {"{\"a\": \"\xff\"}\n", "line 1"}};
   for (const Case& test : cases) {
     write_file(scratch.path() / "set" / "test.jsonl", test.content);
-    EXPECT_NE(error_of([&] { load_split(scratch.path(), "set", "test"); }).find(test.message),
+    EXPECT_NE(error_of([&] { load_rows(scratch.path() / "set" / "test.jsonl"); }).find(test.message),
               std::string::npos)
         << test.message;
   }
-  EXPECT_NE(
-      error_of([&] { load_split(scratch.path(), "piqa", "train"); }).find("bise download --dataset piqa"),
-      std::string::npos);
+  EXPECT_NE(error_of([&] {
+              load_split(scratch.path(), TaskRegistry().select({"piqa"}).tasks.front(), "train");
+            }).find("bise download --dataset piqa --data-dir " + scratch.path().string()),
+            std::string::npos);
   EXPECT_NE(error_of([] {
-              find_tasks({"piqa", "no_such_task"}, "");
+              TaskRegistry().select({"piqa", "no_such_task"});
             }).find("no_such_task"),
             std::string::npos);
 }
@@ -66,12 +67,12 @@ TEST(Dataset, RowsWithoutTheTasksFields) {
       {"arc_easy", "test", R"({"question": "q", "choices": 3, "answerKey": "A"})", "document 0"},
   };
   for (const Case& test : cases) {
-    const TaskConfig task = find_tasks({test.task}, scratch.path()).front();
+    const TaskConfig task = TaskRegistry().select({test.task}).tasks.front();
     std::filesystem::create_directories(scratch.path() / task.dataset);
     write_file(scratch.path() / task.dataset / (test.split + ".jsonl"), test.row + "\n");
     EvaluationOptions options;
     options.data_dir = scratch.path();
-    const std::string message = error_of([&] { prepare_task(task, options); });
+    const std::string message = error_of([&] { prepare_tasks({task}, options); });
     EXPECT_NE(message.find(test.message), std::string::npos) << test.row << " gave: " << message;
   }
 }

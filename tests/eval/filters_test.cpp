@@ -7,8 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "eval/builtin_tasks.h"
 #include "eval/sha256.h"
+#include "eval/task_registry.h"
 
 namespace bise {
 namespace {
@@ -32,12 +32,12 @@ TEST(Filters, Gsm8kAnswers) {
       {"x = -72%", "[invalid]", false, "-72", false},
       {"", "[invalid]", false, "[invalid]", false},
   };
-  const TaskConfig task = find_tasks({"gsm8k"}, "").front();
+  const TaskConfig task = TaskRegistry().select({"gsm8k"}).tasks.front();
   ASSERT_EQ(task.filters.size(), 2u);
   const std::string gold = "some steps\n<<70+2=72>>\n#### 72";
   for (const Case& test : cases) {
-    const std::string strict = apply_filters(task.filters[0], test.text, task.task);
-    const std::string flexible = apply_filters(task.filters[1], test.text, task.task);
+    const std::string strict = apply_filters(task.filters[0], test.text, {}, task.task);
+    const std::string flexible = apply_filters(task.filters[1], test.text, {}, task.task);
     EXPECT_EQ(strict, test.strict) << test.text;
     EXPECT_EQ(flexible, test.flexible) << test.text;
     EXPECT_EQ(exact_match(task.metrics[0], strict, gold), test.strict_right) << test.text;
@@ -48,8 +48,9 @@ TEST(Filters, Gsm8kAnswers) {
 }
 
 TEST(Filters, UnknownOnesAreErrors) {
-  EXPECT_THROW(apply_filters({"none", {{.function = "no_such_filter"}}}, "text", "task"), Error);
-  EXPECT_THROW(apply_filters({"none", {{.function = "regex", .regex_pattern = "("}}}, "text", "task"), Error);
+  EXPECT_THROW(apply_filters({"none", {{.function = "no_such_filter"}}}, "text", {}, "task"), Error);
+  EXPECT_THROW(apply_filters({"none", {{.function = "regex", .regex_pattern = "("}}}, "text", {}, "task"),
+               Error);
 }
 
 TEST(Sha256, PublishedVectors) {

@@ -8,9 +8,9 @@
 #include <sstream>
 
 #include "base/files.h"
-#include "eval/builtin_tasks.h"
 #include "eval/evaluate.h"
 #include "eval/sha256.h"
+#include "eval/task_registry.h"
 #include "tests/test_support.h"
 
 namespace bise {
@@ -69,7 +69,7 @@ TEST(PromptGoldens, HashesOfAllPrompts) {
     options.data_dir = scratch.path();
     options.num_fewshot = test.shots;
     options.limit = test.limit == "None" ? 0 : std::stod(test.limit);
-    const TaskResult task = prepare_task(find_tasks({test.task}, scratch.path()).front(), options);
+    const TaskResult task = prepare_tasks(TaskRegistry().select({test.task}).tasks, options).front();
     std::string all;
     for (const Sample& sample : task.samples) {
       if (sample.continuations.empty()) all += sample.contexts[0];
@@ -95,7 +95,7 @@ TEST(PromptGoldens, EverySampleOfTheReferenceRuns) {
     options.data_dir = shared_path("data");
     options.num_fewshot = shots;
     options.limit = 200;
-    const TaskResult task = prepare_task(find_tasks({name}, options.data_dir).front(), options);
+    const TaskResult task = prepare_tasks(TaskRegistry().select({name}).tasks, options).front();
     std::ifstream lines(golden);
     std::size_t seen = 0;
     for (std::string line; std::getline(lines, line); ++seen) {
