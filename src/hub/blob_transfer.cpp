@@ -78,7 +78,7 @@ void BlobTransfer::fetch_rest(std::size_t piece, bool first, bool others,
       result.error = fmt::format("{}: the answer ended {} bytes early", blob_.url, end - answer.next);
     }
     // A signed address has its time.
-    const bool expired = (result.status == 401 || result.status == 403) && location_ != blob_.url;
+    const bool expired = (result.status == 401 || result.status == 403) && location() != blob_.url;
     if (expired && attempt < 2) {
       find_location(true);
       ++attempt;
@@ -88,13 +88,13 @@ void BlobTransfer::fetch_rest(std::size_t piece, bool first, bool others,
   }
 }
 
+std::string BlobTransfer::location() {
+  const std::lock_guard lock(mutex_);
+  return location_;
+}
+
 HttpResult BlobTransfer::request(Answer& answer, const std::string& range) {
-  std::string location;
-  {
-    const std::lock_guard lock(mutex_);
-    location = location_;
-  }
-  HttpCall call = client_.call("GET", location);
+  HttpCall call = client_.call("GET", location());
   if (!range.empty()) call.headers.add("Range", range);
   call.on_header = [&](int status, const HttpHeaders& headers) {
     try {

@@ -31,6 +31,7 @@ class BlobTransfer {
   HttpResult request(Answer& answer, const std::string& range);
   void take_header(Answer& answer, int status, const HttpHeaders& headers) const;
   void find_location(bool again);
+  std::string location();
 
   HubClient& client_;
   const Blob& blob_;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include <atomic>
 #include <csignal>
 #include <fstream>
 #include <thread>
@@ -78,7 +79,7 @@ class Snapshots : public ::testing::Test {
   SnapshotRequest request_;
   std::string token_;
   bool offline_ = false;
-  std::uint64_t last_total_ = 0;
+  std::atomic<std::uint64_t> last_total_ = 0;
 };
 
 TEST_F(Snapshots, TheLayoutIsHuggingfaceHubs) {
