@@ -7,6 +7,7 @@
 
 #include "backend/check_batch.h"
 #include "backend/cuda/cuda_step_recorder.h"
+#include "backend/cuda/large_int8.h"
 #include "backend/cuda/streamed_linear.h"
 #include "base/check.h"
 #include "base/clock.h"
@@ -305,6 +306,18 @@ void CudaBackend::multiply_large(cuda::Encoded in, std::int64_t rows, const Cuda
     product.weight = expanded_.as<void>();
   }
   const bool integers = product.operands == LargeLinear::Operands::kInt8;
+  if (integers && rows >= cuda::kLargeInt8Rows && !linear.bias() && out.type == cuda::Float::kBf16 &&
+      cuda::supports_large_int8(weight.rows) &&
+      cuda::large_int8({.in = in.codes,
+                        .weight = weight.codes,
+                        .row_scales = in.scales,
+                        .column_scales = weight.scales,
+                        .rows = rows,
+                        .columns = weight.rows,
+                        .stride = weight.stride,
+                        .out = out.data},
+                       stream_))
+    return;
   const bool scaled_by_product = product.operands == LargeLinear::Operands::kFp8;
   const float* row_scales = scaled_by_product ? nullptr : in.scales;
   const bool scales_after = integers || linear.bias() || row_scales;

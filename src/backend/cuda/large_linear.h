@@ -1,7 +1,10 @@
-// Products of many rows by cuBLASLt. Algorithms are chosen by its heuristic once for each shape and kept.
+// Products of many rows by cuBLASLt. Of the algorithms that its heuristic proposes for a shape the fastest is
+// kept, timed on the first operands that come, for numbers of rows rounded up (rows_class): which it is may
+// differ from run to run.
 #pragma once
 
 #include <cublasLt.h>
+#include <cuda_runtime_api.h>
 
 #include <cstdint>
 #include <map>
@@ -43,11 +46,20 @@ class LargeLinear {
  private:
   struct Plan;
   using Key = std::tuple<int, std::int64_t, std::int64_t, std::int64_t, int>;
-  Plan& plan_for(const Product& product);
+  Plan& plan_for(const Product& product, cudaStream_t stream);
+  std::unique_ptr<Plan> make_plan(const Product& product) const;
+  cublasLtMatmulAlgo_t choose(const Plan& plan, const Product& product, cudaStream_t stream);
+  void run(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, const Product& product,
+           cudaStream_t stream);
+  // Milliseconds with nothing of the operands in the second-level cache; infinite where it fails.
+  float time(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, const Product& product,
+             cudaStream_t stream);
 
   cublasLtHandle_t handle_ = nullptr;
-  DeviceBuffer workspace_;
+  DeviceBuffer workspace_, swept_;  // swept_: larger than the second-level cache
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
   std::map<Key, std::unique_ptr<Plan>> plans_;
+  std::map<Key, cublasLtMatmulAlgo_t> algorithms_;  // by the class of the rows
 };
 
 }  // namespace bise

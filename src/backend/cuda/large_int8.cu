@@ -1,0 +1,80 @@
+#include "backend/cuda/large_int8.h"
+
+#include <cutlass/cutlass.h>
+#include <cutlass/gemm/device/gemm_universal_adapter.h>
+#include <cutlass/epilogue/collective/collective_builder.hpp>
+#include <cutlass/epilogue/dispatch_policy.hpp>
+#include <cutlass/epilogue/fusion/sm90_callbacks_tma_warpspecialized.hpp>
+#include <cutlass/gemm/collective/collective_builder.hpp>
+#include <cutlass/gemm/kernel/gemm_universal.hpp>
+#include <cutlass/util/packed_stride.hpp>
+
+namespace bise::cuda {
+namespace {
+
+using cute::_1;
+using cute::_128;
+using cute::_2;
+using cute::Shape;
+namespace fusion = cutlass::epilogue::fusion;
+
+using Tile = Shape<_128, _128, _128>;
+using Cluster = Shape<_2, _1, _1>;
+constexpr auto kRound = cutlass::FloatRoundStyle::round_to_nearest;
+
+// bf16((sum * column scale) * row scale)
+using ScaledColumns = fusion::Sm90EVT<fusion::Sm90Compute<cutlass::multiplies, float, float, kRound>,
+                                      fusion::Sm90RowBroadcast<0, Tile, float>, fusion::Sm90AccFetch>;
+using Scaled = fusion::Sm90EVT<fusion::Sm90Compute<cutlass::multiplies, cutlass::bfloat16_t, float, kRound>,
+                               fusion::Sm90ColBroadcast<0, Tile, float>, ScaledColumns>;
+
+using Epilogue = cutlass::epilogue::collective::CollectiveBuilder<
+    cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, Tile, Cluster,
+    cutlass::epilogue::collective::EpilogueTileAuto, std::int32_t, float, void, cutlass::layout::RowMajor, 8,
+    cutlass::bfloat16_t, cutlass::layout::RowMajor, 8, cutlass::epilogue::TmaWarpSpecialized,
+    Scaled>::CollectiveOp;
+using Mainloop = cutlass::gemm::collective::CollectiveBuilder<
+    cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, std::int8_t, cutlass::layout::RowMajor, 16,
+    std::int8_t, cutlass::layout::ColumnMajor, 16, std::int32_t, Tile, Cluster,
+    cutlass::gemm::collective::StageCountAutoCarveout<static_cast<int>(
+        sizeof(typename Epilogue::SharedStorage))>,
+    cutlass::gemm::KernelTmaWarpSpecializedPingpong>::CollectiveOp;
+using Gemm = cutlass::gemm::device::GemmUniversalAdapter<
+    cutlass::gemm::kernel::GemmUniversal<Shape<int, int, int, int>, Mainloop, Epilogue, void>>;
+
+int multiprocessors() {
+  static const int count = cutlass::KernelHardwareInfo::query_device_multiprocessor_count(0);
+  return count;
+}
+
+}  // namespace
+
+bool supports_large_int8(std::int64_t columns) {
+  return columns % 8 == 0;
+}
+
+bool large_int8(const LargeInt8& product, cudaStream_t stream) {
+  const int m = static_cast<int>(product.rows), n = static_cast<int>(product.columns),
+            k = static_cast<int>(product.stride);
+  const auto shape = [](int rows, int columns) { return cute::make_shape(rows, columns, 1); };
+  typename Gemm::Arguments arguments{
+      cutlass::gemm::GemmUniversalMode::kGemm,
+      {m, n, k, 1},
+      {static_cast<const std::int8_t*>(product.in),
+       cutlass::make_cute_packed_stride(typename Gemm::GemmKernel::StrideA{}, shape(m, k)),
+       static_cast<const std::int8_t*>(product.weight),
+       cutlass::make_cute_packed_stride(typename Gemm::GemmKernel::StrideB{}, shape(n, k))},
+      {{{product.row_scales}, {{product.column_scales}, {}, {}}, {}},
+       nullptr,
+       {},
+       static_cast<cutlass::bfloat16_t*>(product.out),
+       cutlass::make_cute_packed_stride(typename Gemm::GemmKernel::StrideD{}, shape(m, n))}};
+  arguments.hw_info.sm_count = multiprocessors();
+  Gemm gemm;
+  return Gemm::can_implement(arguments) == cutlass::Status::kSuccess &&
+         Gemm::get_workspace_size(arguments) == 0 &&
+         gemm.initialize(arguments, nullptr, stream) == cutlass::Status::kSuccess &&
+         gemm.run(stream) == cutlass::Status::kSuccess;
+}
+
+}  // namespace bise::cuda
