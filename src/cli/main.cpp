@@ -21,6 +21,7 @@ struct Command {
 };
 
 constexpr std::array kCommands{
+    Command{"download", "bring a model or a data set from the Hugging Face hub", bise::run_download},
     Command{"import", "turn a GGUF file into a Hugging Face checkpoint", bise::run_import},
     Command{"inspect", "architecture, parameters, scheme per layer, bytes on disk", bise::run_inspect},
     Command{"quantize", "write a quantized checkpoint", bise::run_quantize},
