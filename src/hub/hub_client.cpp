@@ -36,12 +36,13 @@ std::optional<std::int64_t> http_date(const std::string& text) {
   return ::timegm(&parts);
 }
 
-double rate_limit_wait(std::string_view field) {
+double rate_limit_wait(std::string_view text) {
+  std::string field(text);
+  std::erase(field, ' ');
   const std::size_t remaining = field.find(";r="), reset = field.find(";t=");
-  if (remaining == field.npos || reset == field.npos || field.substr(remaining + 3, 2) != "0;") return 0;
-  std::string_view digits = field.substr(reset + 3);
-  digits = digits.substr(0, digits.find_first_not_of("0123456789"));
-  return whole_number(digits).value_or(0);
+  if (remaining == field.npos || reset == field.npos || field.compare(remaining + 3, 2, "0;") != 0) return 0;
+  const std::string digits = field.substr(reset + 3);
+  return whole_number(digits.substr(0, digits.find_first_not_of("0123456789"))).value_or(0);
 }
 
 bool may_help(const HttpResult& result) {

@@ -100,6 +100,7 @@ TEST(HubNames, WaitsThatServersAskFor) {
       {"Retry-After", "-5", 0},
       {"Retry-After", "99999999999999999999", 0},
       {"RateLimit", "\"api\";r=0;t=55", 55},
+      {"RateLimit", "\"api\" ; r=0; t=55", 55},
       {"RateLimit", "\"api\";r=3;t=55", 0},
       {"RateLimit", "x", 0},
   };
