@@ -94,7 +94,9 @@ class Hub:
         server.hub, server.is_store, server.daemon_threads = self, is_store, True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self.servers.append(server)
-        return f"{'https' if self.certificate else 'http'}://127.0.0.1:{server.server_address[1]}"
+        # Another name for the store: huggingface_hub 1.x compares hosts without their ports.
+        host = "localhost" if is_store else "127.0.0.1"
+        return f"{'https' if self.certificate else 'http'}://{host}:{server.server_address[1]}"
 
     def tree(self):
         entries = []

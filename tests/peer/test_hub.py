@@ -171,7 +171,7 @@ def test_both_at_once(bise, hub, tmp_path):
 def test_over_tls(bise, tmp_path):
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1", "-addext",
-                    "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate], check=True, capture_output=True)
+                    "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", key, "-out", certificate], check=True, capture_output=True)
     hub = Hub(REPO, {"config.json": b"{}", "w": b"x" * 100_000}, {"w"}, (certificate, key))
     try:
         env = environment(hub, tmp_path / "cache")
