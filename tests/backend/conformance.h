@@ -61,7 +61,7 @@ inline const std::vector<Variant>& variants() {
                         make_cpu_backend(*pool, isa)});
     try {
       std::unique_ptr<Backend> cuda = make_cuda_backend(0);
-      made.push_back({cuda->name(), "cuda", 1, 64, std::move(cuda)});
+      made.push_back({cuda->name(), "cuda", 1, 32, std::move(cuda)});
     } catch (const Error&) {
       // Built without CUDA, or no GPU here.
     }

@@ -388,14 +388,18 @@ bool CudaBackend::is_streamed(const cuda::Encoded& in, std::int64_t rows, const 
     return rows <= kPanelRows || !LargeLinear::supports(linear.rows());
   const bool same_operands = linear.multiplies_codes() ||
                              (format == cuda::WeightFormat::kBf16 && in.encoding == cuda::Encoding::kBf16);
-  return same_operands && rows <= cuda::kStreamedRows;
+  const bool is_e4m3 = format == cuda::WeightFormat::kFp8;
+  return same_operands && (rows <= (is_e4m3 ? cuda::kStreamedRows : cuda::kStreamedRowsOfOthers) ||
+                           !LargeLinear::supports(linear.rows()));
 }
 
 void CudaBackend::multiply(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& linear,
                            cuda::Values out) {
   if (is_streamed(in, rows, linear))
     multiply_streamed(in, rows, linear, false, out, linear.rows());
-  else if (rows > kSmallRows && LargeLinear::supports(linear.rows()))
+  else if (LargeLinear::supports(linear.rows()) &&
+           (rows > kSmallRows || linear.weight().format == cuda::WeightFormat::kBf16 ||
+            linear.multiplies_codes()))
     multiply_large(in, rows, linear, out);
   else
     cuda::small_linear(in, rows, linear.weight(), linear.bias(), out, stream_);

@@ -3,8 +3,8 @@
 // small_linear.cu (all others), of many rows in large_linear.cpp (cuBLASLt); attention.cu, norm.cu, rope.cu,
 // encode.cu, embed.cu and experts.cpp hold the operations of those names.
 //
-// Determinism: with up to kSmallRows rows in a step, a row's result depends on that row alone. Beyond,
-// cuBLASLt chooses by the number of rows.
+// Determinism: with up to 32 rows in a step (FP8 and int4 weights: 64), a row's result depends on that row
+// alone. Beyond, cuBLASLt takes an algorithm by the number of rows, and which one by time (large_linear.h).
 //
 // Workspace beyond what make_* allocates grows when a step is larger than any before it. Decode steps are
 // recorded as graphs (cuda_step_recorder.h).

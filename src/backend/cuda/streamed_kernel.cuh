@@ -16,6 +16,7 @@ constexpr int kMostStreamedBlocks = 132;  // multiprocessors of an H100 or H200
 constexpr int kMostPartialSums = 16384;   // of a tile
 constexpr int kMostArrivals = 1 << 16;    // tiles of a product
 constexpr int kMostStages = 24;
+constexpr int kRingBytes = 227 * 1024 - 2048;  // beside static memory and the alignment
 
 struct StreamedTask {
   CUtensorMap weight_tiles, input_tiles;
@@ -45,13 +46,10 @@ struct StreamedLayout {
   static constexpr int kInputBoxBytes = kN * 128, kInputBytes = kInputBoxBytes * (kPanels ? 2 : 1);
   static constexpr int kSums = kN / 2;  // of a thread
   static_assert(kSums * kConsumers <= kMostPartialSums);
-  // Two blocks fit a multiprocessor where they can: the next kernel's begins to fetch beside this one's end.
-  static constexpr int kBlocks = kGroups == 2 && kN <= 64 ? 2 : 1;
   // Of a multiprocessor's 65536 registers.
-  static constexpr int kConsumerRegisters = kGroups == 4 ? 112 : kBlocks == 2 ? 104 : 232;
-  static constexpr int kProducerRegisters = kGroups == 4 || kBlocks == 2 ? 32 : 40;
-  static constexpr int kRingBytes = (kBlocks == 2 ? 113 : 227) * 1024 - 2048;  // but static and alignment
-  static constexpr int kExchangeBytes = kConsumers / 2 * kSums * 4;            // gated: of up's sums
+  static constexpr int kConsumerRegisters = kGroups == 4 ? 112 : 232;
+  static constexpr int kProducerRegisters = kGroups == 4 ? 32 : 40;
+  static constexpr int kExchangeBytes = kConsumers / 2 * kSums * 4;  // gated: of up's sums
 };
 
 // The first work item of a block.
@@ -112,12 +110,43 @@ __device__ inline float gated(float gate, float up) {
   return gate / (1.f + expf(-gate)) * up;
 }
 
+// The scales and biases of a thread's sums, all loaded before the first result is stored: sum i is scaled
+// with weight[i / 2 % 2] and in[i / 4 * 2 + i % 2].
+template <class L>
+struct Scales {
+  float weight[2], bias[2], in[L::kSums / 2];
+};
+// `first_row` of the weight's half.
+template <class L>
+__device__ inline Scales<L> load_scales(int tile, int first_row, const StreamedTask& task) {
+  Scales<L> scales;
+#pragma unroll
+  for (int k = 0; k < 2; ++k) {
+    const Position at = position_of<L>(2 * k, threadIdx.x, tile, task);
+    const int row = first_row + min(at.column, task.half_rows - 1);
+    scales.weight[k] = task.weight_scales ? task.weight_scales[row] : 1.f;
+    scales.bias[k] = task.bias ? task.bias[row] : 0.f;
+  }
+#pragma unroll
+  for (int k = 0; k < L::kSums / 2; ++k) {
+    const Position at = position_of<L>(k / 2 * 4 + k % 2, threadIdx.x, tile, task);
+    scales.in[k] = task.in_scales ? task.in_scales[min(at.row, task.rows - 1)] : 1.f;
+  }
+  return scales;
+}
+template <class L, class Sum>
+__device__ inline float scaled(Sum sum, int i, const Scales<L>& scales) {
+  return static_cast<float>(sum) * scales.weight[i / 2 % 2] * scales.in[i / 4 * 2 + i % 2] +
+         scales.bias[i / 2 % 2];
+}
+
 template <class L, class Sum>
 __device__ void write_tile(const Sum (&sums)[L::kSums], int tile, const StreamedTask& task) {
+  const Scales<L> scales = load_scales<L>(tile, 0, task);
 #pragma unroll
   for (int i = 0; i < L::kSums; ++i) {
     const Position at = position_of<L>(i, threadIdx.x, tile, task);
-    if (at.is_there) store_out(task, at.row, at.column, scaled(sums[i], at.row, at.column, task));
+    if (at.is_there) store_out(task, at.row, at.column, scaled<L>(sums[i], i, scales));
   }
 }
 
@@ -128,19 +157,17 @@ __device__ void write_gated(const Sum (&sums)[L::kSums], int tile, const Streame
   constexpr int kHalf = L::kConsumers / 2;
   float* mine = exchange + threadIdx.x % kHalf;
   const bool is_up = threadIdx.x >= kHalf;
+  const Scales<L> scales = load_scales<L>(tile, is_up ? task.half_rows : 0, task);
   if (is_up)
 #pragma unroll
-    for (int i = 0; i < L::kSums; ++i) {
-      const Position at = position_of<L>(i, threadIdx.x, tile, task);
-      if (at.is_there) mine[i * kHalf] = scaled(sums[i], at.row, task.half_rows + at.column, task);
-    }
+    for (int i = 0; i < L::kSums; ++i) mine[i * kHalf] = scaled<L>(sums[i], i, scales);
   sync_threads_of(1, L::kConsumers);
   if (!is_up)
 #pragma unroll
     for (int i = 0; i < L::kSums; ++i) {
       const Position at = position_of<L>(i, threadIdx.x, tile, task);
-      if (at.is_there)
-        store_out(task, at.row, at.column, gated(scaled(sums[i], at.row, at.column, task), mine[i * kHalf]));
+      const float value = gated(scaled<L>(sums[i], i, scales), mine[i * kHalf]);
+      if (at.is_there) store_out(task, at.row, at.column, value);
     }
   sync_threads_of(1, L::kConsumers);
 }
@@ -183,46 +210,57 @@ __device__ void leave_part(const Sum (&sums)[L::kSums], int tile, const Chain& c
   }
 }
 
-// Waits for the parts of the chain, which all run at once, and writes this block's share of the tile. Parts
-// are added in the order of their columns.
-template <class L, class Sum>
-__device__ void join_parts(int tile, const Chain& chain, const StreamedTask& task) {
-  int* arrivals = task.arrivals + 2 * tile;
-  if (threadIdx.x == 0) {
-    wait_for_parts(arrivals, chain.parts);
-    if (atomicAdd(arrivals + 1, 1) == chain.joining - 1) arrivals[0] = arrivals[1] = 0;
-  }
-  sync_threads_of(1, L::kConsumers);
-  // A power of two.
-  const unsigned width = task.gated ? L::kConsumers / 2 : L::kConsumers, shift = 31 - __clz(width);
-  const int all = static_cast<int>(L::kSums * width);
-  const int share = blockIdx.x - chain.first, end = all * (share + 1) / chain.joining;
-  // Several sums at once, so that their loads are under way together.
-  constexpr int kTogether = L::kSums < 8 ? L::kSums : 8;
-  for (int begin = all * share / chain.joining + threadIdx.x; begin < end;
+// Writes this block's share of a tile whose parts are all there, added in the order of their columns.
+template <class L, class Sum, bool kGated>
+__device__ void join_share(int tile, const Chain& chain, const StreamedTask& task) {
+  constexpr int kWidth = kGated ? L::kConsumers / 2 : L::kConsumers, kAll = L::kSums * kWidth;
+  // As many loads under way together as registers allow: of several sums and several parts.
+  constexpr int kTogether = L::kSums <= 8 ? L::kSums / 4 : L::kSums <= 16 ? 4 : 8;
+  constexpr int kParts = kTogether <= 2 ? 8 : kGated ? 2 : 4;
+  const int share = blockIdx.x - chain.first, end = kAll * (share + 1) / chain.joining;
+  for (int begin = kAll * share / chain.joining + threadIdx.x; begin < end;
        begin += kTogether * L::kConsumers) {
     Sum sums[kTogether] = {}, up_sums[kTogether] = {};
-#pragma unroll 2
+#pragma unroll kParts
     for (int part = 0; part < chain.parts; ++part) {
       const Sum* from = part_of<Sum>(chain, part, task);
 #pragma unroll
       for (int k = 0; k < kTogether; ++k) {
-        const int e = min(begin + k * L::kConsumers, all - 1);
-        const int at = (e >> shift) * L::kConsumers + (e & (width - 1));
+        const unsigned e = min(begin + k * L::kConsumers, kAll - 1);
+        const unsigned at = e / kWidth * L::kConsumers + e % kWidth;
         sums[k] += __ldcg(from + at);
-        if (task.gated) up_sums[k] += __ldcg(from + at + width);
+        if constexpr (kGated) up_sums[k] += __ldcg(from + at + kWidth);
       }
     }
+    float values[kTogether];
+    Position at[kTogether];
 #pragma unroll
     for (int k = 0; k < kTogether; ++k) {
-      const int e = begin + k * L::kConsumers;
-      const Position at = position_of<L>(e >> shift, e & (width - 1), tile, task);
-      if (e >= end || !at.is_there) continue;
-      float value = scaled(sums[k], at.row, at.column, task);
-      if (task.gated) value = gated(value, scaled(up_sums[k], at.row, task.half_rows + at.column, task));
-      store_out(task, at.row, at.column, value);
+      const unsigned e = begin + k * L::kConsumers;
+      at[k] = position_of<L>(e / kWidth, e % kWidth, tile, task);
+      at[k].is_there = at[k].is_there && static_cast<int>(e) < end;
+      values[k] = at[k].is_there ? scaled(sums[k], at[k].row, at[k].column, task) : 0.f;
+      if constexpr (kGated)
+        if (at[k].is_there)
+          values[k] = gated(values[k], scaled(up_sums[k], at[k].row, task.half_rows + at[k].column, task));
     }
+#pragma unroll
+    for (int k = 0; k < kTogether; ++k)
+      if (at[k].is_there) store_out(task, at[k].row, at[k].column, values[k]);
   }
+}
+
+// Waits for the parts of the chain, whose blocks all run at once.
+template <class L, class Sum>
+__device__ void join_parts(int tile, const Chain& chain, const StreamedTask& task) {
+  int* arrivals = task.arrivals + 2 * tile;
+  if (threadIdx.x == 0) wait_for_parts(arrivals, chain.parts);
+  sync_threads_of(1, L::kConsumers);
+  if (task.gated)
+    join_share<L, Sum, true>(tile, chain, task);
+  else
+    join_share<L, Sum, false>(tile, chain, task);
+  if (threadIdx.x == 0 && atomicAdd(arrivals + 1, 1) == chain.joining - 1) arrivals[0] = arrivals[1] = 0;
 }
 
 // The one block that joins a chain of two keeps its own sums.
@@ -440,8 +478,7 @@ __device__ void add_panels(const StreamedTask& task, const char* ring, Barriers&
 
 // kSteps: of the product's 16 columns that share a group of int4 panels; 0 for other operands.
 template <Operand kOperand, int kSteps, int kN>
-__global__ void __launch_bounds__(StreamedLayout<(kSteps > 0), kN>::kThreads,
-                                  StreamedLayout<(kSteps > 0), kN>::kBlocks)
+__global__ void __launch_bounds__(StreamedLayout<(kSteps > 0), kN>::kThreads, 1)
     streamed_kernel(const __grid_constant__ StreamedTask task) {
   constexpr bool kPanels = kSteps > 0;
   using L = StreamedLayout<kPanels, kN>;
@@ -505,7 +542,7 @@ void start_streamed(StreamedTask task, cudaStream_t stream) {
   const int weight_bytes = L::kGroups * (kPanels ? task.panels.block_bytes : 64 * 128);
   task.stage_bytes = (L::kInputBytes + weight_bytes + 1023) / 1024 * 1024;
   const int exchange = task.gated ? L::kExchangeBytes : 0;
-  task.stages = std::min(kMostStages, (L::kRingBytes - exchange) / task.stage_bytes);
+  task.stages = std::min(kMostStages, (kRingBytes - exchange) / task.stage_bytes);
   const int tile_columns = task.gated ? L::kTileRows / 2 : L::kTileRows;
   task.tiles = (task.half_rows + tile_columns - 1) / tile_columns;
   task.row_tiles = (task.rows + kN - 1) / kN;
@@ -515,7 +552,7 @@ void start_streamed(StreamedTask task, cudaStream_t stream) {
   task.longer_blocks = items % task.blocks;
   const auto kernel = streamed_kernel<kOperand, kSteps, kN>;
   static const cudaError_t allowed =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kRingBytes + 1024);
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kRingBytes + 1024);
   (void)allowed;  // the launch fails if this did
   launch(kernel, static_cast<unsigned>(task.blocks), L::kThreads,
          static_cast<std::size_t>(task.stages * task.stage_bytes + exchange + 1024), stream, task);

@@ -35,7 +35,9 @@ struct Layout {
   static constexpr int kHalfBytes = kTileKeys * 128;  // of a tile of keys or queries
   static constexpr int kTileBytes = kHalves * kHalfBytes;
   static constexpr int kStages = kDividesContext ? 3 : 4;
-  static constexpr int kLag = kStages - 2;  // tiles under way behind the one that the products wait for
+  // A tile is announced once the next so many are under way, which need places that were given back: at most
+  // kStages - 2.
+  static constexpr int kLag = 1;
   static constexpr int kJoinedFloats = kDividesContext ? 0 : kDim / 2 * 128;  // of a warpgroup
   static constexpr int kBytes = kStages * 2 * kTileBytes + kGroups * kJoinedFloats * 4 + 1024;
   // Registers of a thread; a multiprocessor has 65536, shared by two blocks where the context is divided.
@@ -422,10 +424,13 @@ __device__ void attend(const Task& task, const Work& work, const Rows& rows, Que
     hold(weights);
     if (threadIdx.x % 128 == 0) barrier_arrive(empty + stage_of(tile - 1));
     if (rows.any) {
+      // Maxima seldom move after the first tiles.
+      if (__any_sync(~0u, keep[0] != 1 || keep[1] != 1)) {
 #pragma unroll
-      for (int half = 0; half < L::kHalves; ++half)
+        for (int half = 0; half < L::kHalves; ++half)
 #pragma unroll
-        for (int i = 0; i < 32; ++i) sums[half][i] *= keep[i / 2 % 2];
+          for (int i = 0; i < 32; ++i) sums[half][i] *= keep[i / 2 % 2];
+      }
       pack_weights(scores, weights);
     }
   }
