@@ -30,8 +30,8 @@ std::string only_expression(std::string_view source) {
   return std::string(source);
 }
 
-// The harness keeps blanks and newlines around blocks, which Template drops as transformers does: they are written
-// as expressions.
+// The harness keeps blanks and newlines around blocks, which Template drops as transformers does: they are
+// written as expressions.
 std::string with_block_space(std::string_view source) {
   std::string result;
   for (std::size_t at = 0; at < source.size();) {

@@ -16,11 +16,8 @@ namespace bise {
 std::vector<bool> followed_instructions(const Json& row, const std::string& response, bool loose,
                                         const std::string& where);
 
-// The two parts that stand in for trained models of nltk and langdetect and may differ from them:
-// English sentences, counted by their final marks outside of common abbreviations.
+// English sentences, counted by their final marks outside of common abbreviations: stands in for nltk's
+// trained model and may differ from it.
 std::int64_t count_sentences(std::string_view text);
-// The ISO 639-1 code of the language, by script and, among scripts of several languages, by frequent words;
-// "" when nothing tells.
-std::string detected_language(std::string_view text);
 
 }  // namespace bise

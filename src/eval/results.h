@@ -38,6 +38,8 @@ struct Evaluation {
 Json results_json(const Evaluation& evaluation);
 // One line a filter and document.
 std::string samples_jsonl(const TaskResult& task);
+// SHA-256 over the hashes of all documents, first prompts and targets.
+std::string task_hash(const TaskResult& task);
 // What the harness prints: a line on the run, a Markdown table of all tasks and groups, one of the groups.
 std::string results_table(const Evaluation& evaluation);
 

@@ -113,6 +113,15 @@ TEST(EvalGoldens, PromptsAndMetricsOfTheHarness) {
     EvaluationOptions options;
     options.data_dir = scratch.path();
     if (golden["num_fewshot"].is_number()) options.num_fewshot = golden["num_fewshot"].get<std::int64_t>();
+    if (golden["chat"].is_string()) {
+      options.chat_template = std::make_shared<ChatTemplate>(ChatTemplate::from_source(
+          "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}\n{% endfor %}"
+          "{% if add_generation_prompt %}<|assistant|>{% endif %}",
+          "made up", Json::object()));
+      options.fewshot_as_multiturn = golden["chat"] == "multi";
+    }
+    if (golden["system_instruction"].is_string())
+      options.system_instruction = golden["system_instruction"].get<std::string>();
     const std::string family = golden["answers"].get<std::string>();
     MadeUpModel model(family.empty() ? std::vector<std::string>{""}
                                      : answers[family].get<std::vector<std::string>>());

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "eval/detected_language.h"
 #include "eval/latex_value.h"
 #include "eval/math_answers.h"
 #include "eval/row_transforms.h"

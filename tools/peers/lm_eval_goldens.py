@@ -24,7 +24,8 @@ from lm_eval.tasks import TaskManager
 nltk.download = nltk.data.find = lambda *args, **kwargs: True
 ROOT = pathlib.Path(__file__).resolve().parents[2] / "tests/data/eval"
 TASKS = pathlib.Path(lm_eval.__file__).parent / "tasks"
-# task, yaml of lm_eval, data folder, splits, shots, family of answers, chat
+# task, yaml of lm_eval, data folder, shots, family of answers, then for some: "multi" or "single" turns of a chat,
+# system instruction
 CASES = [
     ("truthfulqa_mc1", "truthfulqa/truthfulqa_mc1.yaml", "truthfulqa", None, ""),
     ("truthfulqa_mc2", "truthfulqa/truthfulqa_mc2.yaml", "truthfulqa", None, ""),
@@ -43,6 +44,12 @@ CASES = [
     ("aime25", "aime/aime25.yaml", "aime25", None, "aime"),
     ("wikitext", "wikitext/wikitext.yaml", "wikitext", None, ""),
     ("leaderboard_ifeval", "leaderboard/ifeval/ifeval.yaml", "ifeval", None, "ifeval"),
+    ("mmlu_anatomy", "mmlu/default/mmlu_anatomy.yaml", "mmlu/anatomy", 2, "", "multi", None),
+    ("mmlu_anatomy", "mmlu/default/mmlu_anatomy.yaml", "mmlu/anatomy", 2, "", "single", "Be brief."),
+    ("mmlu_anatomy", "mmlu/default/mmlu_anatomy.yaml", "mmlu/anatomy", 2, "", None, "Be brief."),
+    ("winogrande", "winogrande/default.yaml", "winogrande", 2, "", "multi", "Be brief."),
+    ("winogrande", "winogrande/default.yaml", "winogrande", 2, "", "single", None),
+    ("mmlu_pro_biology", "mmlu_pro/mmlu_pro_biology.yaml", "mmlu_pro", 2, "mmlu_pro", "multi", None),
 ]
 
 
@@ -54,6 +61,17 @@ class MadeUp(LM):
     @staticmethod
     def number(text):
         return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
+
+    @property
+    def tokenizer_name(self):
+        return "made_up"
+
+    def chat_template(self, chat_template=False):
+        return "made up"
+
+    def apply_chat_template(self, chat_history, add_generation_prompt=True):
+        text = "".join(f"<|{m['role']}|>{m['content']}\n" for m in chat_history)
+        return text + ("<|assistant|>" if add_generation_prompt else "")
 
     def loglikelihood(self, requests):
         result = []
@@ -88,7 +106,8 @@ def main():
     answers = json.loads((ROOT / "answers.json").read_text())
     goldens = []
     wanted = sys.argv[1:]
-    for name, source, data, shots, family in CASES:
+    for name, source, data, shots, family, *more in CASES:
+        chat, system = more or (None, None)
         if wanted and name not in wanted:
             continue
         with tempfile.TemporaryDirectory() as scratch:
@@ -97,10 +116,12 @@ def main():
             local_yaml(folder, own, source, data)
             model = MadeUp(answers.get(family, [""]))
             result = lm_eval.simple_evaluate(
-                model=model, tasks=[own], num_fewshot=shots, bootstrap_iters=0 if name == "wikitext" else 100000,
+                model=model, tasks=[own], num_fewshot=shots, apply_chat_template=bool(chat),
+                fewshot_as_multiturn=chat == "multi", system_instruction=system, bootstrap_iters=0 if name == "wikitext" else 100000,
                 task_manager=TaskManager(include_path=scratch, include_defaults=False), log_samples=True)
             samples = result["samples"][own]
-            golden = {"task": name, "num_fewshot": shots, "answers": family, "documents": result["n-samples"][own]["effective"],
+            golden = {"task": name, "num_fewshot": shots, "answers": family, "chat": chat,
+                      "system_instruction": system, "documents": result["n-samples"][own]["effective"],
                       "all": hashlib.sha256(model.all.encode()).hexdigest()[:16],
                       "doc_hash": samples[0]["doc_hash"], "target": str(samples[0]["target"]),
                       "metrics": {k: v for k, v in result["results"][own].items() if "," in k}}
