@@ -87,7 +87,7 @@ inline const std::vector<LinearShape>& linear_shapes() {
       // As many rows as AMX divides among two threads, in one chunk and in several of them, and more columns
       // than one block of its sums has.
       {80, 576, {1, 384, 512}},
-      {32, 4160, {1, 20, 384}},
+      {32, 4160, {1, 20, 512}},
   };
   return shapes;
 }

@@ -360,25 +360,24 @@ void ManyRowsWorker::add_pending(const Panel& panel, std::int64_t pair, const fl
   last_.slices = (last_.rows + 3) / 4;
 }
 
-// Weights that have to be widened are widened once, for all threads' rows.
-bool shares_rows(const CpuLinearInput& in, const CpuLinearWeight& weight, int threads) {
-  return rows_are_shared(in.rows(), threads) &&
-         (weight.integer() ||
-          std::all_of(weight.parts().begin(), weight.parts().end(),
-                      [](const LinearPart& part) { return part.format == RowFormat::kBF16; }));
+// Whether each thread has rows of its own. Weights that have to be widened are then widened by every thread:
+// where the rows are several chunks, no more often than once for each.
+bool shares_rows(const ManyRows& layer, int threads) {
+  const CpuLinearWeight& weight = layer.weight;
+  const bool direct =
+      weight.integer() || std::all_of(weight.parts().begin(), weight.parts().end(),
+                                      [](const LinearPart& part) { return part.format == RowFormat::kBF16; });
+  return rows_are_shared(layer.in.rows(), threads) &&
+         (direct || layer.in.rows() >= threads * layer.rows_of_chunk());
 }
 
 }  // namespace
 
 void amx_many_rows(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
                    const CpuLinearWeight& weight, CpuMatrix* out, CpuLinearInput* gated) {
-  const ManyRows layer{in,
-                       weight,
-                       out,
-                       gated,
-                       AmxColumns(in, weight),
-                       AmxUnits(weight.rows(), gated != nullptr),
-                       shares_rows(in, weight, pool.threads())};
+  ManyRows layer{in,   weight, out, gated, AmxColumns(in, weight), AmxUnits(weight.rows(), gated != nullptr),
+                 false};
+  layer.shared_rows = shares_rows(layer, pool.threads());
   check(layer.rows_of_chunk() * layer.packed_block() / kTileRows * layer.blocks_of_pass() <=
             LinearScratch::Buffers::kPackedBytes,
         "a chunk of the input fits the packing memory");
