@@ -27,11 +27,11 @@ TEST(CudaIntermediate, IsTheFloat32ProductRounded) {
       cuda->linear(*in, *weight, *exact);
       cuda->linear(*in, *weight, *rounded);
       const Floats expected = read_all(*cuda, *exact);
-      // Half a unit, and what another order of sums may move across its edge.
+      // The rounding, and what another order of sums may move across its edge.
       const std::vector<double> lengths = row_lengths(expected, kOutputs);
       std::vector<double> tolerance(expected.size());
       for (std::size_t i = 0; i < expected.size(); ++i)
-        tolerance[i] = 1.01 * kBf16Unit / 2 * std::fabs(static_cast<double>(expected[i])) +
+        tolerance[i] = 1.01 * kBf16Unit * std::fabs(static_cast<double>(expected[i])) +
                        1e-5 * lengths[i / as_size(kOutputs)];
       EXPECT_TRUE(within(read_all(*cuda, *rounded), expected, tolerance, kOutputs));
     }

@@ -46,9 +46,13 @@ void DeviceBuffer::grow(std::size_t bytes) {
   size_ = bytes;
 }
 
+void copy_to_device(void* device, const void* host, std::size_t bytes) {
+  cuda_check(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice), "cudaMemcpy to the device");
+  cuda_check(cudaStreamSynchronize(cudaStreamLegacy), "waiting for a copy");
+}
+
 void DeviceBuffer::upload(const void* host, std::size_t bytes, std::size_t offset) {
-  cuda_check(cudaMemcpy(as<char>() + offset, host, bytes, cudaMemcpyHostToDevice),
-             "cudaMemcpy to the device");
+  copy_to_device(as<char>() + offset, host, bytes);
 }
 
 PinnedBuffer::~PinnedBuffer() {

@@ -14,6 +14,10 @@ namespace bise {
 void cuda_check(cudaError_t status, const char* what);
 void cublas_check(cublasStatus_t status, const char* what);
 
+// Returns when the bytes are there. (cudaMemcpy alone returns when they have left pageable memory, and no
+// other stream waits for it.)
+void copy_to_device(void* device, const void* host, std::size_t bytes);
+
 // How often a buffer has moved because it grew: recorded steps hold addresses of before.
 std::uint64_t buffer_moves();
 

@@ -41,7 +41,7 @@ void Uploader::start() {
 
 void Uploader::upload(void* device, std::span<const std::byte> host) {
   if (host.size() <= kSmall) {
-    cuda_check(cudaMemcpy(device, host.data(), host.size(), cudaMemcpyHostToDevice), "cudaMemcpy");
+    copy_to_device(device, host.data(), host.size());
     return;
   }
   if (!threads_) start();
