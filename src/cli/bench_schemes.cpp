@@ -36,7 +36,7 @@ struct Options {
   std::string shape, checkpoint, folder = "/dev/shm", output;
   std::vector<std::string> schemes = {"BF16", "FP8_DYNAMIC", "W4A16", "W8A8"};
   std::vector<std::string> batches = {"1", "8", "32", "64", "128", "256"};
-  std::int64_t requests = 1024, steps = 64, max_num_seqs = 256, repetitions = 20;
+  std::int64_t requests = 1024, steps = 64, max_num_seqs = 512, repetitions = 20;
   double started = 0;
   bool keep = false, json = false;
   DeviceFlags device;
@@ -65,8 +65,8 @@ Json measure_checkpoint(const Options& options) {
   const double loaded = unix_time();
   const std::int64_t weight_bytes = free_before - backend.memory().free;
   Decoder decoder(backend, loader.config(), weights, runtime.limits());
-  BenchSteps bench(decoder, runtime.pool(), options.max_num_seqs, kLongPromptTokens + 2,
-                   options.device.cache_dtype());
+  BenchSteps bench(decoder, runtime.pool(), options.max_num_seqs, kLoadPrompt + kLoadOutput,
+                   kLongPromptTokens + 2, options.device.cache_dtype());
   bench.first_token_seconds(kPromptTokens);
   const double first_token = unix_time();
   Json json = {{"device", runtime.description()},
@@ -95,6 +95,7 @@ Json measure_checkpoint(const Options& options) {
   if (options.requests > 0) {
     const BenchSteps::Load load = bench.load(options.requests, kLoadPrompt, kLoadOutput);
     json["requests"] = options.requests;
+    json["max_num_seqs"] = options.max_num_seqs;
     json["output_tok_s"] = static_cast<double>(load.output_tokens) / load.seconds;
   }
   return json;

@@ -25,9 +25,9 @@ double median(std::vector<double> values) {
 }
 
 BenchSteps::BenchSteps(Decoder& decoder, ThreadPool& pool, std::int64_t max_num_seqs,
-                       std::int64_t max_model_len, DType kv_cache_dtype)
+                       std::int64_t sequence_tokens, std::int64_t max_model_len, DType kv_cache_dtype)
     : runner_(decoder, pool,
-              {.num_blocks = blocks_for(decoder, max_num_seqs, max_model_len),
+              {.num_blocks = blocks_for(decoder, max_num_seqs, sequence_tokens),
                .kv_cache_dtype = kv_cache_dtype,
                .max_num_seqs = max_num_seqs,
                .max_sequence_tokens = max_model_len}),

@@ -15,9 +15,9 @@ namespace bise {
 
 class BenchSteps {
  public:
-  // A cache for `max_num_seqs` sequences of up to `max_model_len` tokens each.
-  BenchSteps(Decoder& decoder, ThreadPool& pool, std::int64_t max_num_seqs, std::int64_t max_model_len,
-             DType kv_cache_dtype);
+  // A cache for `max_num_seqs` sequences of `sequence_tokens` each; one may have up to `max_model_len`.
+  BenchSteps(Decoder& decoder, ThreadPool& pool, std::int64_t max_num_seqs, std::int64_t sequence_tokens,
+             std::int64_t max_model_len, DType kv_cache_dtype);
 
   std::int64_t kv_cache_bytes() const { return runner_.cache().bytes(); }
 
