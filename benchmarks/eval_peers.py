@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -66,6 +67,7 @@ def run(name, command, output, env=None):
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server is ended too
     parser = argparse.ArgumentParser()
     for flag in ("--bise", "--model", "--data", "--peer", "--output"):
         parser.add_argument(flag, required=True)
