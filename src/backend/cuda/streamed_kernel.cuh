@@ -534,6 +534,9 @@ __global__ void __launch_bounds__(StreamedLayout<(kSteps > 0), kN>::kThreads, 1)
   }
 }
 
+// One for each multiprocessor: blocks wait for each other, so all must run at once.
+int streamed_blocks();
+
 // Fills in what depends on the kernel and starts it.
 template <Operand kOperand, int kSteps, int kN>
 void start_streamed(StreamedTask task, cudaStream_t stream) {
@@ -546,7 +549,7 @@ void start_streamed(StreamedTask task, cudaStream_t stream) {
   const int tile_columns = task.gated ? L::kTileRows / 2 : L::kTileRows;
   task.tiles = (task.half_rows + tile_columns - 1) / tile_columns;
   task.row_tiles = (task.rows + kN - 1) / kN;
-  task.blocks = std::min<int>(kMostStreamedBlocks, task.tiles * task.row_tiles * task.chunks);
+  task.blocks = std::min(streamed_blocks(), task.tiles * task.row_tiles * task.chunks);
   const int items = task.tiles * task.row_tiles * task.chunks;
   task.items_per_block = items / task.blocks;
   task.longer_blocks = items % task.blocks;

@@ -4,9 +4,9 @@
 //
 // The work, tiles of weight rows times chunks of 128 bytes of columns, is laid out in one line and cut into
 // one equal piece for each multiprocessor (stream-K; Osama et al. 2023). Where a tile is cut, the blocks
-// leave their sums in the workspace, and the last to finish adds them in the order of the columns. For up to
-// kStreamedRows rows where cuts fall depends on the weight alone, so a row's result does not depend on the
-// other rows.
+// leave their sums in the workspace, and those that have no further tile wait for all and add a share of them
+// each, in the order of the columns. For up to kStreamedRows rows where cuts fall depends on the weight alone,
+// so a row's result does not depend on the other rows.
 #include "backend/cuda/streamed_kernel.cuh"
 
 namespace bise::cuda {
@@ -15,6 +15,16 @@ namespace {
 constexpr std::size_t kPartialBytes = std::size_t{kMostStreamedBlocks} * 2 * kMostPartialSums * 4;
 
 }  // namespace
+
+int streamed_blocks() {
+  static const int count = [] {
+    int device = 0, multiprocessors = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+    return std::min(kMostStreamedBlocks, multiprocessors);
+  }();
+  return count;
+}
 
 int input_tile_rows(std::int64_t rows) {
   int tile = 8;
