@@ -77,7 +77,7 @@ DecoderLimits Runtime::limits(DecoderLimits least) const {
   if (backend_->memory().host) return least;
   // A step of many tokens keeps a device busy; one of decoding draws for all sequences at once.
   least.max_tokens = std::max<std::int64_t>(least.max_tokens, 8192);
-  least.max_logit_rows = std::max<std::int64_t>(least.max_logit_rows, 256);
+  least.max_logit_rows = std::max<std::int64_t>(least.max_logit_rows, 512);
   return least;
 }
 
