@@ -5,8 +5,8 @@
 // The work, tiles of weight rows times chunks of 128 bytes of columns, is laid out in one line and cut into
 // one equal piece for each multiprocessor (stream-K; Osama et al. 2023). Where a tile is cut, the blocks
 // leave their sums in the workspace, and those that have no further tile wait for all and add a share of them
-// each, in the order of the columns. For up to kStreamedRows rows where cuts fall depends on the weight alone,
-// so a row's result does not depend on the other rows.
+// each, in the order of the columns. For up to kStreamedRows rows where cuts fall depends on the weight
+// alone, so a row's result does not depend on the other rows.
 #include "backend/cuda/streamed_kernel.cuh"
 
 namespace bise::cuda {
