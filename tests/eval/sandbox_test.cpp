@@ -5,10 +5,13 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/files.h"
+#include "base/json.h"
+#include "eval/dataset.h"
 #include "tests/test_support.h"
 
 namespace bise {
@@ -102,6 +105,19 @@ TEST_F(SandboxTest, EndlessLoops) {
     const Stopwatch watch;
     EXPECT_EQ(sandbox.run(program), ProgramEnd::kTimeout) << program;
     EXPECT_LT(watch.seconds(), 3) << program;
+  }
+}
+
+// As humaneval puts them together; a function that returns nothing fails.
+TEST_F(SandboxTest, CanonicalSolutionsOfHumanEval) {
+  BISE_SKIP_IF_ABSENT(shared_path("data/humaneval"), "data/humaneval");
+  const Sandbox sandbox(kPython);
+  const auto rows = load_rows(shared_path("data/humaneval") / "test.jsonl");
+  for (std::size_t i = 0; i < rows.size(); i += 8) {
+    const auto text = [&](const char* key) { return require_string(rows[i], key, "humaneval"); };
+    const std::string check = "\n" + text("test") + "\ncheck(" + text("entry_point") + ")";
+    EXPECT_EQ(sandbox.run(text("prompt") + text("canonical_solution") + check), ProgramEnd::kPassed) << i;
+    EXPECT_EQ(sandbox.run(text("prompt") + "    return None" + check), ProgramEnd::kFailed) << i;
   }
 }
 
