@@ -57,7 +57,7 @@ void add_speed(const Options& options, const std::string& model, ModelResult& re
       run_self({"bench", model, "--json", "--prompt-tokens", std::to_string(options.prompt_tokens),
                 "--output-tokens", std::to_string(options.output_tokens), "--device", options.device.device,
                 "--isa", options.device.isa, "--threads", std::to_string(options.device.threads),
-                "--kv-cache-dtype", options.device.kv_cache_dtype});
+                "--precision", options.device.precision, "--kv-cache-dtype", options.device.kv_cache_dtype});
   const std::string where = "output of bise bench " + model;
   const Json json = parse_json(output, where);
   result.prefill_tok_s = require_number(json, "prefill_tok_s", where);

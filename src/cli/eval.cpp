@@ -67,9 +67,9 @@ void answer_by_checkpoint(const EvalOptions& options, Evaluation& evaluation,
   run.device = runtime.backend().name();
   run.max_length = limits.max_length;
   run.model_args = std::make_shared<Json>(Json{{"pretrained", options.typed_model},
-                                               {"precision", options.precision},
+                                               {"precision", options.device.precision},
                                                {"device", run.device},
-                                               {"kv_cache_dtype", options.device.kv_cache_dtype},
+                                               {"kv_cache_dtype", dtype_name(limits.kv_cache_dtype)},
                                                {"max_length", limits.max_length}});
   journal = open_journal(options, run.model_name,
                          fmt::format("{} {} {} {}", version_text(), json_text(*run.model_args),

@@ -144,9 +144,6 @@ void declare(Flags& flags, EvalOptions& options) {
   flags.option("--max-retries", options.max_retries, "attempts after the first");
   flags.option("--timeout", options.timeout, "seconds for one request");
   flags.group("Device");
-  flags.option("--precision", options.precision,
-               "float32: inputs and KV cache keep it, as the reference runs do; serving: as `bise serve` "
-               "computes, faster");
   options.device.declare(flags);
 }
 
@@ -160,8 +157,7 @@ void check_options(const EvalOptions& options) {
     throw Error("--log-samples needs a place to write").expected("--output-path");
   if (options.chat && server && options.tokenizer.empty())
     throw Error("--apply-chat-template needs the server's template").expected("--tokenizer FOLDER");
-  if (options.precision != "float32" && options.precision != "serving")
-    throw Error("unknown precision").at("--precision").expected("float32 or serving").got(options.precision);
+  options.device.cache_dtype();  // throws for unknown names
   if (options.num_concurrent < 1 || options.num_concurrent > 1024)
     throw Error("out of range").at("--num-concurrent").expected("1 to 1024");
   if (options.max_length < 0 || options.max_retries < 0 || options.bootstrap_iters < 0 ||
@@ -216,10 +212,6 @@ bool parse_eval_options(const std::vector<std::string>& arguments, EvalOptions& 
   check_options(options);
   parse_seeds(options);
   options.typed_model = flags.typed_model();
-  if (options.precision == "float32") {
-    options.device.float_inputs = true;
-    if (!flags.given("--kv-cache-dtype")) options.device.kv_cache_dtype = "float32";
-  }
   return true;
 }
 

@@ -15,13 +15,13 @@ namespace bise {
 struct EvalOptions {
   std::string model, typed_model, tasks, include_path, data_dir = "data", output_path;
   std::string limit, num_fewshot, seed, system_instruction, gen_kwargs, batch_size = "auto";
-  std::string precision = "float32", python;
+  std::string python;
   std::string base_url, served_model, tokenizer;
   std::int64_t max_length = 0, num_concurrent = 8, max_retries = 3, bootstrap_iters = 100000;
   double timeout = 300;
   bool chat = false, multiturn = true, log_samples = false, list_tasks = false, json = false;
   bool allow_code = false, resume = true;
-  DeviceFlags device;
+  DeviceFlags device = {.precision = "float32"};            // as the reference runs
   std::vector<std::int64_t> seeds = {0, 1234, 1234, 1234};  // random, numpy, torch, few-shot
 };
 

@@ -43,7 +43,7 @@ std::unique_ptr<Backend> make_backend(const DeviceFlags& flags, ThreadPool& pool
   if (flags.device != "cuda" && flags.device != "cpu" && flags.device != "auto")
     throw Error("unknown device").at("--device").expected("auto, cpu, cuda or reference").got(flags.device);
   const Isa isa = flags.isa == "auto" ? available_isas().back() : parse_isa(flags.isa);
-  return make_cpu_backend(pool, isa, flags.float_inputs);
+  return make_cpu_backend(pool, isa, flags.float32());
 }
 
 std::string processor_name() {
@@ -60,14 +60,29 @@ void DeviceFlags::declare(Flags& flags) {
                "auto (cuda where there is a GPU), cpu, cuda or reference (plain and slow)");
   flags.option("--isa", isa, "instruction set on the CPU: auto, scalar, avx2, avx512 or amx");
   flags.option("--threads", threads, "threads; 0 = one a processor");
-  flags.option("--kv-cache-dtype", kv_cache_dtype, "bfloat16, fp8 (fp8_e4m3) or float32");
+  flags.option(
+      "--precision", precision,
+      "serving, or float32: inputs of linear layers and the KV cache keep float32 (on AMX at twice the work; "
+      "on CUDA the cache only)");
+  flags.option("--kv-cache-dtype", kv_cache_dtype,
+               "auto (as --precision), bfloat16, fp8 (fp8_e4m3) or float32");
+}
+
+bool DeviceFlags::float32() const {
+  if (precision != "float32" && precision != "serving")
+    throw Error("unknown precision").at("--precision").expected("serving or float32").got(precision);
+  return precision == "float32";
 }
 
 DType DeviceFlags::cache_dtype() const {
-  if (kv_cache_dtype == "bfloat16" || kv_cache_dtype == "auto") return DType::kBF16;
+  if (kv_cache_dtype == "auto") return float32() ? DType::kF32 : DType::kBF16;
+  if (kv_cache_dtype == "bfloat16") return DType::kBF16;
   if (kv_cache_dtype == "float32") return DType::kF32;
   if (kv_cache_dtype == "fp8" || kv_cache_dtype == "fp8_e4m3") return DType::kF8E4M3;
-  throw Error("unknown type").at("--kv-cache-dtype").expected("bfloat16, fp8 or float32").got(kv_cache_dtype);
+  throw Error("unknown type")
+      .at("--kv-cache-dtype")
+      .expected("auto, bfloat16, fp8 or float32")
+      .got(kv_cache_dtype);
 }
 
 Runtime::Runtime(const DeviceFlags& flags)

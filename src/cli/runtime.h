@@ -13,14 +13,15 @@
 namespace bise {
 
 struct DeviceFlags {
-  std::string device = "auto";              // auto, cpu, cuda, reference
-  std::string isa = "auto";                 // auto, scalar, avx2, avx512, amx
-  std::string kv_cache_dtype = "bfloat16";  // or float32
+  std::string device = "auto";          // auto, cpu, cuda, reference
+  std::string isa = "auto";             // auto, scalar, avx2, avx512, amx
+  std::string precision = "serving";    // or float32
+  std::string kv_cache_dtype = "auto";  // bfloat16, or float32 with that precision
   std::int64_t threads = 0;
-  bool float_inputs = false;  // no flag: what a command that needs float32 sets (make_cpu_backend)
 
   void declare(Flags& flags);
-  // Throws Error for an unknown name.
+  // Both throw Error for an unknown name.
+  bool float32() const;
   DType cache_dtype() const;
 };
 

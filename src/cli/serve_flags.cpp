@@ -43,7 +43,6 @@ void declare_model(Flags& flags, ServeSettings& settings, Texts& texts) {
 
 void declare_engine(Flags& flags, ServeSettings& settings, Texts& texts) {
   flags.group("Engine");
-  settings.device.kv_cache_dtype = "auto";
   settings.device.declare(flags);
   flags.option("--gpu-memory-utilization", texts.gpu_memory_utilization,
                "share of the device's memory (of the machine's, on the CPU) to use");

@@ -35,11 +35,11 @@ TEST(EvalOptions, HarnessSpellings) {
 }
 
 TEST(EvalOptions, Float32UnlessServing) {
-  EXPECT_TRUE(parsed({}).device.float_inputs);
-  EXPECT_EQ(parsed({}).device.kv_cache_dtype, "float32");
-  EXPECT_EQ(parsed({"--kv-cache-dtype", "bfloat16"}).device.kv_cache_dtype, "bfloat16");
-  EXPECT_FALSE(parsed({"--precision", "serving"}).device.float_inputs);
-  EXPECT_EQ(parsed({"--precision", "serving"}).device.kv_cache_dtype, "bfloat16");
+  EXPECT_TRUE(parsed({}).device.float32());
+  EXPECT_EQ(parsed({}).device.cache_dtype(), DType::kF32);
+  EXPECT_EQ(parsed({"--kv-cache-dtype", "bfloat16"}).device.cache_dtype(), DType::kBF16);
+  EXPECT_FALSE(parsed({"--precision", "serving"}).device.float32());
+  EXPECT_EQ(parsed({"--precision", "serving"}).device.cache_dtype(), DType::kBF16);
 }
 
 TEST(EvalOptions, WrongOnesAreErrors) {
