@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/descriptor.h"
 #include "base/error.h"
 
 namespace bise {
@@ -19,21 +20,6 @@ namespace {
 Error system_error(const char* action, const fs::path& path, int code) {
   return Error("cannot {}: {}", action, std::strerror(code)).at(path.string());
 }
-
-// A file descriptor that closes itself.
-class Descriptor {
- public:
-  explicit Descriptor(int value) : value_(value) {}
-  ~Descriptor() {
-    if (value_ >= 0) ::close(value_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return value_; }
-
- private:
-  int value_;
-};
 
 // Size of the open regular file.
 std::size_t regular_size(int descriptor, const fs::path& path) {
