@@ -38,8 +38,8 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
 
 // Library header prefix -> the only folders that may include it.
 const std::map<std::string, std::set<std::string>> kLibraryHomes = {
-    {"boost/", {"net"}},    {"openssl/", {"net", "hub"}}, {"CLI/", {"cli"}},       {"pcre2", {"text"}},
-    {"cblas", {"backend"}}, {"lapacke", {"backend"}},     {"yaml-cpp/", {"base"}}, {"cuda", {"backend"}},
+    {"boost/", {"net"}},    {"openssl/", {"net", "base"}}, {"CLI/", {"cli"}},       {"pcre2", {"text"}},
+    {"cblas", {"backend"}}, {"lapacke", {"backend"}},      {"yaml-cpp/", {"base"}}, {"cuda", {"backend"}},
 };
 
 TEST(Layers, EveryIncludePointsDown) {

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
+#include "base/digest.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/commands.h"
@@ -17,7 +18,6 @@
 #include "eval/local_model.h"
 #include "eval/results.h"
 #include "eval/server_model.h"
-#include "eval/sha256.h"
 
 namespace bise {
 namespace {

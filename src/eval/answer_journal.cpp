@@ -7,9 +7,9 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/digest.h"
 #include "base/error.h"
 #include "base/files.h"
-#include "eval/sha256.h"
 
 namespace bise {
 namespace {

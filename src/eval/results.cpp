@@ -9,8 +9,8 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "base/digest.h"
 #include "base/files.h"
-#include "eval/sha256.h"
 
 namespace bise {
 namespace {

@@ -3,8 +3,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/digest.h"
 #include "eval/results.h"
-#include "eval/sha256.h"
 
 namespace bise {
 namespace {

@@ -42,7 +42,7 @@ fs::path LocalFolder::notes(const HubFile& file, const char* extension) const {
 
 fs::path LocalFolder::staged(const HubFile& file) const {
   const fs::path place = notes(file, "");
-  return place.parent_path() / (sha256_text(file.path).substr(0, 16) + "." + file.etag());
+  return place.parent_path() / (sha256_hex(file.path).substr(0, 16) + "." + file.etag());
 }
 
 fs::path LocalFolder::lock(const HubFile& file) const {

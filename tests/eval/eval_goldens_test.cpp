@@ -7,9 +7,9 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/digest.h"
 #include "base/files.h"
 #include "eval/evaluate.h"
-#include "eval/sha256.h"
 #include "eval/task_registry.h"
 #include "tests/test_support.h"
 

@@ -6,8 +6,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/digest.h"
 #include "base/error.h"
-#include "eval/sha256.h"
 #include "eval/task_registry.h"
 
 namespace bise {

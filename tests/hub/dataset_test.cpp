@@ -113,7 +113,7 @@ TEST(HubDataset, RowsBecomeLinesInTheirOrder) {
   EXPECT_EQ(result.path, download.request.folder / "test.jsonl");
   EXPECT_EQ(read_file(result.path), expected_text(457));
   EXPECT_EQ(result.rows, 457u);
-  EXPECT_EQ(result.sha256, sha256_text(expected_text(457)));
+  EXPECT_EQ(result.sha256, sha256_hex(expected_text(457)));
   EXPECT_EQ(rows.requests, 5);
   const Json notes = read_json_file(download.request.folder / "dataset.json");
   const Json& noted = notes["files"]["test.jsonl"];

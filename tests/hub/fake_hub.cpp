@@ -60,7 +60,7 @@ HubSettings FakeHub::settings(const std::filesystem::path& cache) const {
 }
 
 void FakeHub::add(const std::string& path, const std::string& content, bool large) {
-  File file{content, large ? sha256_text(content) : git_blob(content), "", large};
+  File file{content, large ? sha256_hex(content) : git_blob(content), "", large};
   Json entry = {{"type", "file"},
                 {"oid", git_blob(large ? "pointer to " + content : content)},
                 {"size", content.size()},

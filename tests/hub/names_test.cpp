@@ -76,12 +76,12 @@ TEST(HubNames, WildcardsArePythons) {
 
 TEST(HubNames, Checksums) {
   // echo -n abc | sha256sum; echo -n abc | git hash-object --stdin
-  EXPECT_EQ(sha256_text("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   const ScratchFolder scratch;
   write_file(scratch.path() / "f", "abc");
   EXPECT_EQ(content_etag(scratch.path() / "f", std::string(40, '0')),
             "f2ba8f84ab5c1bce84a7b441cb1959cfc7093b7f");
-  EXPECT_EQ(sha256_file(scratch.path() / "f"), sha256_text("abc"));
+  EXPECT_EQ(sha256_file(scratch.path() / "f"), sha256_hex("abc"));
   EXPECT_THROW(sha256_file(scratch.path() / "absent"), Error);
 }
 

@@ -89,13 +89,13 @@ TEST_F(Snapshots, TheLayoutIsHuggingfaceHubs) {
   EXPECT_EQ(snapshot.files, 4u);
   EXPECT_EQ(snapshot.bytes, last_total_);
   EXPECT_EQ(read_file(repo() / "refs" / "main"), FakeHub::kCommit);
-  EXPECT_EQ(fs::read_symlink(snapshot.folder / "model.safetensors"), "../../blobs/" + sha256_text(weights_));
+  EXPECT_EQ(fs::read_symlink(snapshot.folder / "model.safetensors"), "../../blobs/" + sha256_hex(weights_));
   // The name that git gives this content: printf '# hello' | git hash-object --stdin
   EXPECT_EQ(fs::read_symlink(snapshot.folder / "nested/deep/readme.md"),
             "../../../../blobs/3b439713f220fdfebf388cd628a89c397c604423");
   EXPECT_TRUE(fs::exists(repo() / "trees" / (std::string(FakeHub::kCommit) + ".json")));
   EXPECT_TRUE(fs::exists(cache() / "CACHEDIR.TAG"));
-  EXPECT_EQ(hub_.count("GET /store/" + sha256_text(weights_)), 11u) << "a request a piece";
+  EXPECT_EQ(hub_.count("GET /store/" + sha256_hex(weights_)), 11u) << "a request a piece";
 }
 
 TEST_F(Snapshots, WhatIsHereIsNotAskedForAgain) {
@@ -127,7 +127,7 @@ TEST_F(Snapshots, TheTokenStaysAtTheHub) {
 }
 
 TEST_F(Snapshots, TransientFailuresAreTriedAgain) {
-  const std::string store = "/store/" + sha256_text(weights_);
+  const std::string store = "/store/" + sha256_hex(weights_);
   const struct {
     const char* name;
     std::string part;
@@ -164,7 +164,7 @@ TEST_F(Snapshots, RetryAfterIsObeyed) {
 }
 
 TEST_F(Snapshots, ServersThatIgnoreRangesAreReadInOneGo) {
-  const std::string store = "/store/" + sha256_text(weights_);
+  const std::string store = "/store/" + sha256_hex(weights_);
   hub_.trick(store, {.ignore_range = true}, 1000);
   expect_whole(download());
   EXPECT_EQ(hub_.count(store), 1u);
@@ -176,14 +176,14 @@ TEST_F(Snapshots, ServersThatIgnoreRangesAreReadInOneGo) {
 }
 
 TEST_F(Snapshots, AServerThatStopsKnowingRangesIsSurvived) {
-  const std::string store = "/store/" + sha256_text(weights_);
+  const std::string store = "/store/" + sha256_hex(weights_);
   hub_.trick(store, {}, 3);  // three good ranges
   hub_.trick(store, {.ignore_range = true}, 1000);
   expect_whole(download());
 }
 
 TEST_F(Snapshots, ItGoesOnWhereItStopped) {
-  const std::string store = "GET /store/" + sha256_text(weights_);
+  const std::string store = "GET /store/" + sha256_hex(weights_);
   request_.fetch.connections = 1;
   hub_.trick(store, {}, 3);                    // three pieces come,
   hub_.trick(store, {.cut_after = 20000}, 1);  // a part of the fourth,
@@ -206,7 +206,7 @@ TEST_F(Snapshots, ItGoesOnWhereItStopped) {
 
 TEST_F(Snapshots, ABeginningLeftByHuggingfaceHubIsUsed) {
   fs::create_directories(repo() / "blobs");
-  const std::string etag = sha256_text(weights_);
+  const std::string etag = sha256_hex(weights_);
   write_file(repo() / "blobs" / (etag + ".incomplete"), weights_.substr(0, 5 * kPiece + 77));
   expect_whole(download());
   EXPECT_EQ(hub_.count("GET /store/" + etag), 6u);
@@ -214,7 +214,7 @@ TEST_F(Snapshots, ABeginningLeftByHuggingfaceHubIsUsed) {
 
 TEST_F(Snapshots, DamagedLeftoversAreFetchedAnew) {
   fs::create_directories(repo() / "blobs");
-  const std::string etag = sha256_text(weights_);
+  const std::string etag = sha256_hex(weights_);
   std::string bad = weights_.substr(0, 5 * kPiece);
   bad[100] ^= 1;
   write_file(repo() / "blobs" / (etag + ".incomplete"), bad);
@@ -232,14 +232,14 @@ TEST_F(Snapshots, DamagedLeftoversAreFetchedAnew) {
 TEST_F(Snapshots, AWrongChecksumIsTriedOnceMoreAndThenAnError) {
   std::string bad = weights_;
   bad[kPiece * 4] ^= 1;
-  const std::string etag = sha256_text(weights_), store = "/store/" + etag;
+  const std::string etag = sha256_hex(weights_), store = "/store/" + etag;
   hub_.trick(store, {.content = bad}, 11);
   expect_whole(download());
   fs::remove_all(cache());
   hub_.trick(store, {.content = bad}, 1000);
   const std::string message = refusal();
   for (const std::string& part : {std::string("checksum"), std::string("model.safetensors"), etag,
-                                  sha256_text(bad), std::string("expected"), std::string("got")})
+                                  sha256_hex(bad), std::string("expected"), std::string("got")})
     EXPECT_NE(message.find(part), std::string::npos) << message;
   EXPECT_FALSE(fs::exists(repo() / "blobs" / etag));
   EXPECT_FALSE(fs::exists(repo() / "snapshots" / FakeHub::kCommit));
@@ -250,7 +250,7 @@ TEST_F(Snapshots, AWrongChecksumIsTriedOnceMoreAndThenAnError) {
 }
 
 TEST_F(Snapshots, AWrongLengthIsAnError) {
-  const std::string store = "/store/" + sha256_text(weights_);
+  const std::string store = "/store/" + sha256_hex(weights_);
   const struct {
     const char* name;
     std::string part, include;
@@ -280,7 +280,7 @@ TEST_F(Snapshots, AWrongLengthIsAnError) {
 }
 
 TEST_F(Snapshots, OtherContentThanAsked) {
-  const std::string store = "/store/" + sha256_text(weights_);
+  const std::string store = "/store/" + sha256_hex(weights_);
   request_.include = {"model*"};
   hub_.trick(store, {.status = 206, .headers = {{"Content-Range", "bytes 5-9/655483"}}, .body = "12345"});
   EXPECT_NE(refusal().find("another range"), std::string::npos);
@@ -417,7 +417,7 @@ TEST_F(Snapshots, AFolderOfItsOwn) {
   EXPECT_FALSE(fs::exists(repo())) << "the cache is not used";
   const fs::path notes = request_.local_dir / ".cache/huggingface/download/model.safetensors.metadata";
   EXPECT_TRUE(
-      read_file(notes).starts_with(std::string(FakeHub::kCommit) + "\n" + sha256_text(weights_) + "\n"));
+      read_file(notes).starts_with(std::string(FakeHub::kCommit) + "\n" + sha256_hex(weights_) + "\n"));
   const std::size_t before = hub_.count("/store/");
   expect_whole(download());
   EXPECT_EQ(hub_.count("/store/"), before);
@@ -430,7 +430,7 @@ TEST_F(Snapshots, AFolderOfItsOwn) {
 
 TEST_F(Snapshots, AFolderNeverLooksComplete) {
   request_.local_dir = scratch_.path() / "model";
-  hub_.trick("GET /store/" + sha256_text(weights_), {.status = 404}, 1000);
+  hub_.trick("GET /store/" + sha256_hex(weights_), {.status = 404}, 1000);
   EXPECT_NE(refusal().find("model.safetensors"), std::string::npos);
   for (const char* name : {"config.json", "model.safetensors", "tokenizer.json"})
     EXPECT_FALSE(fs::exists(request_.local_dir / name)) << name;
@@ -449,7 +449,7 @@ TEST_F(Snapshots, TwoAtOnceBringEverythingOnce) {
   for (int i = 0; i < 3; ++i) threads.emplace_back([&] { download(); });
   for (std::thread& thread : threads) thread.join();
   expect_whole(download());
-  EXPECT_EQ(hub_.count("GET /store/" + sha256_text(weights_)), 11u);
+  EXPECT_EQ(hub_.count("GET /store/" + sha256_hex(weights_)), 11u);
 }
 
 TEST_F(Snapshots, NoRoomOnTheDiskIsSaidBeforeAnythingIsAskedFor) {
