@@ -9,6 +9,7 @@
 #include <cfloat>
 
 #include "backend/cuda/device_math.cuh"
+#include "backend/cuda/row_vectors.cuh"
 #include "backend/cuda/tile_attention.h"
 
 namespace bise::cuda {
@@ -17,7 +18,7 @@ namespace {
 constexpr int kWarps = 4, kThreads = kWarps * 32;
 constexpr int kSplit = 512;        // positions
 constexpr int kSplitTokens = 64;   // most tokens whose parts are computed by different blocks
-constexpr int kLane = 8;           // head dimensions of a thread
+constexpr int kLane = kWide;       // head dimensions of a thread
 constexpr float kNone = -FLT_MAX;  // the maximum of no scores
 
 struct Task {
@@ -40,13 +41,7 @@ __device__ inline void load_lane(const T* p, float (&values)[kLane]) {
 }
 template <>
 __device__ inline void load_lane(const bf16* p, float (&values)[kLane]) {
-  const uint4 raw = *reinterpret_cast<const uint4*>(p);
-  const std::uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    values[2 * i] = __uint_as_float(words[i] << 16);
-    values[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
-  }
+  load_wide(p, values);
 }
 
 __device__ inline void store_out(const Task& task, std::int64_t token, std::int64_t column, float value) {
