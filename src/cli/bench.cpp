@@ -41,11 +41,11 @@ GenerationRequest make_request(const Options& options, std::int64_t vocab_size) 
   return request;
 }
 
-GeneratorOptions one_sequence(const Options& options) {
+GeneratorOptions one_sequence(const Options& options, const LoadedModel& model) {
   GeneratorOptions limits;
   limits.max_num_seqs = 1;
   limits.max_model_len = options.prompt_tokens + options.output_tokens + 1;
-  limits.kv_cache_dtype = options.device.cache_dtype();
+  limits.kv_cache_dtype = model.cache_dtype(options.device);
   limits.enable_prefix_caching = false;  // the same prompt is timed again and again
   return limits;
 }
@@ -138,7 +138,7 @@ int run_bench(const Arguments& arguments) {
 
   Runtime runtime(options.device);
   LoadedModel model(options.model, runtime, {.max_logit_rows = 1});
-  Generator generator(model.decoder(), runtime.pool(), one_sequence(options));
+  Generator generator(model.decoder(), runtime.pool(), one_sequence(options, model));
   const GenerationRequest request = make_request(options, model.config().vocab_size);
   std::vector<Sample> samples;
   measure(generator, request);

@@ -66,7 +66,8 @@ Json measure_checkpoint(const Options& options) {
   const std::int64_t weight_bytes = free_before - backend.memory().free;
   Decoder decoder(backend, loader.config(), weights, runtime.limits());
   BenchSteps bench(decoder, runtime.pool(), options.max_num_seqs, kLoadPrompt + kLoadOutput,
-                   kLongPromptTokens + 2, options.device.cache_dtype());
+                   kLongPromptTokens + 2,
+                   options.device.cache_dtype(loader.quantization().kv_cache_scheme()));
   bench.first_token_seconds(kPromptTokens);
   const double first_token = unix_time();
   Json json = {{"device", runtime.description()},

@@ -119,7 +119,7 @@ int run_chat(const Arguments& arguments) {
   GeneratorOptions limits;
   limits.max_num_seqs = 1;
   limits.max_model_len = max_model_len;
-  limits.kv_cache_dtype = device.cache_dtype();
+  limits.kv_cache_dtype = model.cache_dtype(device);
   Conversation conversation(model, template_file, sampling.params(folder, model.eos_token_ids()),
                             sampling.stop, limits);
   if (!system.empty()) conversation.add("system", system);

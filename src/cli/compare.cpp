@@ -79,7 +79,7 @@ std::string answer(LoadedModel& model, const Options& options) {
   GeneratorOptions limits;
   limits.max_num_seqs = 1;
   limits.max_model_len = static_cast<std::int64_t>(request.prompt.size()) + options.max_tokens;
-  limits.kv_cache_dtype = options.device.cache_dtype();
+  limits.kv_cache_dtype = model.cache_dtype(options.device);
   Generator generator(model.decoder(), model.runtime().pool(), limits);
   const auto results = generator.generate({&request, 1});
   return model.tokenizer().decode(results[0].token_ids);
@@ -95,7 +95,7 @@ class Comparer {
     comparison_.output_tokens = options.output_tokens;
     windows_.window = options.window;
     windows_.max_windows = options.max_windows;
-    windows_.kv_cache_dtype = options.device.cache_dtype();
+    windows_.base_kv_cache_dtype = base_.cache_dtype(options.device);
     if (options.text.empty()) return;
     text_ids_ = base_.tokenizer().encode(read_file(options.text),
                                          {.add_special_tokens = false, .parse_special = false});
@@ -126,6 +126,7 @@ class Comparer {
     result.scheme = main_scheme(model.loader());
     if (!options_.prompt.empty()) result.answer = answer(model, options_);
     if (text_ids_.empty()) return;
+    windows_.kv_cache_dtype = model.cache_dtype(options_.device);
     if (&model == &base_) {
       result.perplexity = perplexity(model.decoder(), runtime_.pool(), text_ids_, windows_).ppl;
       return;

@@ -54,7 +54,7 @@ void answer_by_checkpoint(const EvalOptions& options, Evaluation& evaluation,
   const ModelConfig& config = loaded.config();
   LocalModelOptions limits;
   limits.max_length = options.max_length > 0 ? options.max_length : config.max_position_embeddings;
-  limits.kv_cache_dtype = options.device.cache_dtype();
+  limits.kv_cache_dtype = loaded.cache_dtype(options.device);
   limits.eos_token_ids = loaded.eos_token_ids();
   const auto token_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim *
                            static_cast<std::int64_t>(dtype_size(limits.kv_cache_dtype));

@@ -104,7 +104,7 @@ int run_generate(const Arguments& arguments) {
   GeneratorOptions limits;
   limits.max_num_seqs = std::min(options.max_num_seqs, static_cast<std::int64_t>(requests.size()));
   limits.max_model_len = options.max_model_len;
-  limits.kv_cache_dtype = options.device.cache_dtype();
+  limits.kv_cache_dtype = model.cache_dtype(options.device);
   Generator generator(model.decoder(), runtime.pool(), limits);
   check_admitted(generator, requests);
 

@@ -26,6 +26,10 @@ class LoadedModel {
   Decoder& decoder() { return *decoder_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   std::vector<std::int32_t> eos_token_ids() const;
+  // Of the KV cache, as the flags and the checkpoint say.
+  DType cache_dtype(const DeviceFlags& flags) const {
+    return flags.cache_dtype(loader_.quantization().kv_cache_scheme());
+  }
   double load_seconds() const { return load_seconds_; }
   // Bytes of weights that decoding one token reads: all layers and the output matrix.
   std::int64_t decode_weight_bytes() const;

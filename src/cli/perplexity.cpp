@@ -73,7 +73,7 @@ int run_perplexity(const Arguments& arguments) {
   WindowOptions windows;
   windows.window = options.window;
   windows.max_windows = options.max_windows;
-  windows.kv_cache_dtype = options.device.cache_dtype();
+  windows.kv_cache_dtype = model.cache_dtype(options.device);
   Progress progress("perplexity", "windows", count_windows(ids, windows));
   std::int64_t shown = 0;
   windows.on_progress = [&](std::int64_t done) { progress.advance(done - std::exchange(shown, done)); };
@@ -84,6 +84,7 @@ int run_perplexity(const Arguments& arguments) {
     result = perplexity(model.decoder(), runtime.pool(), ids, windows);
   } else {
     LoadedModel base(model_folder(options.base), runtime);
+    windows.base_kv_cache_dtype = base.cache_dtype(options.device);
     comparison = compare_logits(base.decoder(), model.decoder(), runtime.pool(), ids, windows);
     result = comparison->quantized;
   }

@@ -65,7 +65,7 @@ void DeviceFlags::declare(Flags& flags) {
       "serving, or float32: inputs of linear layers and the KV cache keep float32 (on AMX at twice the work; "
       "on CUDA the cache only)");
   flags.option("--kv-cache-dtype", kv_cache_dtype,
-               "auto (as --precision), bfloat16, fp8 (fp8_e4m3) or float32");
+               "auto (as --precision and the checkpoint say), bfloat16, fp8 (fp8_e4m3) or float32");
 }
 
 bool DeviceFlags::float32() const {
@@ -74,8 +74,11 @@ bool DeviceFlags::float32() const {
   return precision == "float32";
 }
 
-DType DeviceFlags::cache_dtype() const {
-  if (kv_cache_dtype == "auto") return float32() ? DType::kF32 : DType::kBF16;
+DType DeviceFlags::cache_dtype(KvCacheScheme declared) const {
+  if (kv_cache_dtype == "auto") {
+    if (float32()) return DType::kF32;
+    return declared == KvCacheScheme::kFp8Tensor ? DType::kF8E4M3 : DType::kBF16;
+  }
   if (kv_cache_dtype == "bfloat16") return DType::kBF16;
   if (kv_cache_dtype == "float32") return DType::kF32;
   if (kv_cache_dtype == "fp8" || kv_cache_dtype == "fp8_e4m3") return DType::kF8E4M3;

@@ -8,6 +8,7 @@
 #include "backend/backend.h"
 #include "base/thread_pool.h"
 #include "cli/flags.h"
+#include "formats/quantization_config.h"
 #include "model/decoder.h"
 
 namespace bise {
@@ -16,13 +17,14 @@ struct DeviceFlags {
   std::string device = "auto";          // auto, cpu, cuda, reference
   std::string isa = "auto";             // auto, scalar, avx2, avx512, amx
   std::string precision = "serving";    // or float32
-  std::string kv_cache_dtype = "auto";  // bfloat16, or float32 with that precision
+  std::string kv_cache_dtype = "auto";  // auto, bfloat16, fp8, fp8_e4m3, float32
   std::int64_t threads = 0;
 
   void declare(Flags& flags);
-  // Both throw Error for an unknown name.
+  // Both throw Error for an unknown name. `declared`: what the checkpoint says of its cache; followed by
+  // "auto", as in vLLM, unless the precision is float32.
   bool float32() const;
-  DType cache_dtype() const;
+  DType cache_dtype(KvCacheScheme declared = KvCacheScheme::kNone) const;
 };
 
 // Threads and backend; lives as long as the command.

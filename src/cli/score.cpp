@@ -59,7 +59,7 @@ int run_score(const Arguments& arguments) {
   LoadedModel model(folder, runtime);
   for_each_jsonl(input, [&](const Json& row, const std::string& where) {
     const std::vector<std::vector<std::int32_t>> sequences = {read_tokens(row, where, model)};
-    const auto scores = score(model.decoder(), runtime.pool(), sequences, top, device.cache_dtype());
+    const auto scores = score(model.decoder(), runtime.pool(), sequences, top, model.cache_dtype(device));
     print_jsonl(as_json(sequences[0], scores[0]));
   });
   return 0;

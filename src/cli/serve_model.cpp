@@ -150,7 +150,7 @@ std::unique_ptr<ModelRunner> ServeModel::make_runner(EngineOptions& options) {
 
   DecoderRunnerOptions runner;
   runner.num_blocks = plan.num_blocks;
-  runner.kv_cache_dtype = settings_.device.cache_dtype();
+  runner.kv_cache_dtype = cache_dtype();
   runner.max_num_seqs = options.max_num_seqs;
   runner.max_sequence_tokens = options.max_model_len + options.num_speculative_tokens;
   runner.num_speculative_tokens = options.num_speculative_tokens;
@@ -172,7 +172,7 @@ MemoryPlan ServeModel::plan_cache(const MemoryOptions& memory, const EngineOptio
   const std::int64_t non_kv =
       profile_run(*decoder_, full ? options.max_num_batched_tokens : std::min<std::int64_t>(32, longest),
                   longest, full ? options.max_num_seqs : 1);
-  return plan_memory(memory, measure_kv_cost(*decoder_, settings_.device.cache_dtype()), usable, non_kv);
+  return plan_memory(memory, measure_kv_cost(*decoder_, cache_dtype()), usable, non_kv);
 }
 
 SamplingDefaults ServeModel::sampling_defaults() const {

@@ -46,6 +46,7 @@ class ServeModel {
   };
   TextParts load_text() const;
   void load_weights(const EngineOptions& options);
+  DType cache_dtype() const { return settings_.device.cache_dtype(loader_.quantization().kv_cache_scheme()); }
   MemoryPlan plan_cache(const MemoryOptions& memory, const EngineOptions& options, std::int64_t usable);
   std::unique_ptr<ModelRunner> make_mock_runner(const EngineOptions& options);
   SamplingDefaults sampling_defaults() const;

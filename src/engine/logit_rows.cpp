@@ -17,7 +17,7 @@ std::int64_t smallest(const std::vector<Decoder*>& decoders, std::int64_t Decode
 }  // namespace
 
 LogitRows::LogitRows(std::vector<Decoder*> decoders, ThreadPool& pool, std::int64_t sequences,
-                     std::int64_t max_length, DType kv_cache_dtype)
+                     std::int64_t max_length, const std::vector<DType>& kv_cache_dtypes)
     : decoders_(std::move(decoders)),
       pool_(pool),
       max_tokens_(smallest(decoders_, &DecoderLimits::max_tokens)),
@@ -25,13 +25,15 @@ LogitRows::LogitRows(std::vector<Decoder*> decoders, ThreadPool& pool, std::int6
       max_length_(max_length),
       blocks_per_sequence_((max_length + decoders_.front()->backend().preferred_block_size() - 1) /
                            decoders_.front()->backend().preferred_block_size()) {
-  for (Decoder* decoder : decoders_) {
+  check(kv_cache_dtypes.size() == decoders_.size(), "each decoder's cache has a type");
+  for (std::size_t d = 0; d < decoders_.size(); ++d) {
+    Decoder* decoder = decoders_[d];
     check(decoder->config().vocab_size == decoders_.front()->config().vocab_size,
           "the decoders have one vocabulary");
     check(decoder->backend().preferred_block_size() == decoders_.front()->backend().preferred_block_size(),
           "the caches have one block size");
     const auto groups = static_cast<std::int64_t>(decoder->kv_layout().groups.size());
-    caches_.push_back(decoder->make_kv_cache(sequences * groups * blocks_per_sequence_, kv_cache_dtype));
+    caches_.push_back(decoder->make_kv_cache(sequences * groups * blocks_per_sequence_, kv_cache_dtypes[d]));
     batches_.emplace_back(max_tokens_, sequences, blocks_per_sequence_, groups);
   }
 }

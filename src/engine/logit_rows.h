@@ -28,9 +28,9 @@ using VisitRow = std::function<void(RowPlace place, std::span<const std::span<co
 class LogitRows {
  public:
   // `decoders` have the same vocabulary; caches for `sequences` sequences of `max_length` tokens are made
-  // for each. Decoders and pool outlive this object.
+  // for each, of its type. Decoders and pool outlive this object.
   LogitRows(std::vector<Decoder*> decoders, ThreadPool& pool, std::int64_t sequences, std::int64_t max_length,
-            DType kv_cache_dtype = DType::kBF16);
+            const std::vector<DType>& kv_cache_dtypes);
 
   // Sequences of `length` tokens that run together within the decoders' step size; at least 1.
   static std::int64_t sequences_at_once(const Decoder& decoder, std::int64_t length);

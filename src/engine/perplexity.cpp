@@ -62,13 +62,13 @@ PerplexityResult summarize(const Predictions& nll, std::int64_t windows, const W
 }
 
 // Runs all windows and calls `visit` with the number of the window in place.sequence.
-void for_each_prediction(std::vector<Decoder*> decoders, ThreadPool& pool,
-                         std::span<const std::int32_t> token_ids, const WindowOptions& options,
-                         std::int64_t windows, const VisitRow& visit) {
+void for_each_prediction(std::vector<Decoder*> decoders, const std::vector<DType>& kv_cache_dtypes,
+                         ThreadPool& pool, std::span<const std::int32_t> token_ids,
+                         const WindowOptions& options, std::int64_t windows, const VisitRow& visit) {
   std::int64_t at_once = windows;
   for (const Decoder* decoder : decoders)
     at_once = std::min(at_once, LogitRows::sequences_at_once(*decoder, options.window));
-  LogitRows rows(std::move(decoders), pool, at_once, options.window, options.kv_cache_dtype);
+  LogitRows rows(std::move(decoders), pool, at_once, options.window, kv_cache_dtypes);
   for (std::int64_t first = 0; first < windows; first += at_once) {
     std::vector<std::span<const std::int32_t>> group;
     for (std::int64_t w = first; w < std::min(first + at_once, windows); ++w)
@@ -109,7 +109,7 @@ PerplexityResult perplexity(Decoder& decoder, ThreadPool& pool, std::span<const 
                             const WindowOptions& options) {
   const std::int64_t windows = require_windows(token_ids, options, decoder);
   Predictions nll(windows, options.window);
-  for_each_prediction({&decoder}, pool, token_ids, options, windows,
+  for_each_prediction({&decoder}, {options.kv_cache_dtype}, pool, token_ids, options, windows,
                       [&](RowPlace place, std::span<const std::span<const float>> logits) {
                         const std::size_t next = place.sequence * static_cast<std::size_t>(options.window) +
                                                  static_cast<std::size_t>(place.position) + 1;
@@ -126,8 +126,8 @@ LogitComparison compare_logits(Decoder& base, Decoder& quantized, ThreadPool& po
   Predictions base_nll(windows, options.window), quantized_nll(windows, options.window);
   Predictions kl(windows, options.window), same_top(windows, options.window);
   for_each_prediction(
-      {&base, &quantized}, pool, token_ids, options, windows,
-      [&](RowPlace place, std::span<const std::span<const float>> logits) {
+      {&base, &quantized}, {options.base_kv_cache_dtype, options.kv_cache_dtype}, pool, token_ids, options,
+      windows, [&](RowPlace place, std::span<const std::span<const float>> logits) {
         const std::size_t next = place.sequence * static_cast<std::size_t>(options.window) +
                                  static_cast<std::size_t>(place.position) + 1;
         const auto token = static_cast<std::size_t>(token_ids[next]);

@@ -15,9 +15,9 @@ namespace bise {
 
 struct WindowOptions {
   std::int64_t window = 512;
-  std::int64_t max_windows = 0;  // 0 = all
-  DType kv_cache_dtype = DType::kBF16;
-  std::function<void(std::int64_t windows_done)> on_progress = {};  // may be empty
+  std::int64_t max_windows = 0;                                             // 0 = all
+  DType kv_cache_dtype = DType::kBF16, base_kv_cache_dtype = DType::kBF16;  // base: of compare_logits
+  std::function<void(std::int64_t windows_done)> on_progress = {};          // may be empty
 };
 
 struct PerplexityResult {

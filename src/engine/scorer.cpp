@@ -33,7 +33,7 @@ void score_group(Decoder& decoder, ThreadPool& pool, std::span<const std::vector
     if (top_k > 0) out[s].top.resize(group[s].size());
   }
   LogitRows rows({&decoder}, pool, static_cast<std::int64_t>(group.size()),
-                 static_cast<std::int64_t>(longest), kv_cache_dtype);
+                 static_cast<std::int64_t>(longest), {kv_cache_dtype});
   // Without `top` the last row predicts nothing that is asked for.
   rows.run(views, 0, top_k > 0 ? 0 : 1, [&](RowPlace place, std::span<const std::span<const float>> logits) {
     const auto position = static_cast<std::size_t>(place.position);

@@ -42,6 +42,13 @@ TEST(EvalOptions, Float32UnlessServing) {
   EXPECT_EQ(parsed({"--precision", "serving"}).device.cache_dtype(), DType::kBF16);
 }
 
+TEST(EvalOptions, AutoFollowsWhatTheCheckpointSaysOfItsCache) {
+  constexpr KvCacheScheme kDeclared = KvCacheScheme::kFp8Tensor;
+  EXPECT_EQ(parsed({"--precision", "serving"}).device.cache_dtype(kDeclared), DType::kF8E4M3);
+  EXPECT_EQ(parsed({}).device.cache_dtype(kDeclared), DType::kF32);
+  EXPECT_EQ(parsed({"--kv-cache-dtype", "bfloat16"}).device.cache_dtype(kDeclared), DType::kBF16);
+}
+
 TEST(EvalOptions, WrongOnesAreErrors) {
   for (const std::vector<std::string>& wrong : {std::vector<std::string>{"--precision", "half"},
                                                 {"--batch-size", "-1"},
