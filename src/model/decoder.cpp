@@ -12,13 +12,13 @@ Decoder::Decoder(Backend& backend, const ModelConfig& config, const ModelWeights
     : Decoder(backend, config, weights, limits, make_kv_layout(config)) {}
 
 Decoder::Decoder(Backend& backend, const ModelConfig& config, const ModelWeights& weights,
-                 const DecoderLimits& limits, KvLayout layout)
+                 const DecoderLimits& limits, KvLayout layout, Partition partition)
     : backend_(backend),
       config_(config),
       weights_(weights),
       limits_(limits),
       kv_layout_(std::move(layout)),
-      layers_(backend, config, limits.max_tokens),
+      layers_(backend, config, limits.max_tokens, std::move(partition)),
       head_input_(backend.make_linear_input(limits.max_logit_rows, config.hidden_size)),
       logits_(backend.make_matrix(limits.max_logit_rows, config.vocab_size)),
       recorder_(backend.make_step_recorder()) {

@@ -24,9 +24,10 @@ class Decoder {
  public:
   Decoder(Backend& backend, const ModelConfig& config, const ModelWeights& weights,
           const DecoderLimits& limits = {});
-  // With another layout of the cache than make_kv_layout(config).
+  // With another layout of the cache than make_kv_layout(config), or as one of several ranks, whose shares
+  // `config` and `weights` are (model/partition.h).
   Decoder(Backend& backend, const ModelConfig& config, const ModelWeights& weights,
-          const DecoderLimits& limits, KvLayout layout);
+          const DecoderLimits& limits, KvLayout layout, Partition partition = {});
 
   const ModelConfig& config() const { return config_; }
   const DecoderLimits& limits() const { return limits_; }

@@ -5,8 +5,10 @@
 
 namespace bise {
 
-LayerRunner::LayerRunner(Backend& backend, const ModelConfig& config, std::int64_t max_tokens)
+LayerRunner::LayerRunner(Backend& backend, const ModelConfig& config, std::int64_t max_tokens,
+                         Partition partition)
     : backend_(backend),
+      partition_(std::move(partition)),
       attention_{config.num_attention_heads, config.num_key_value_heads, config.head_dim},
       rope_(make_rope_table(config.rope, config.head_dim)),
       sliding_window_(config.sliding_window),
@@ -19,6 +21,7 @@ LayerRunner::LayerRunner(Backend& backend, const ModelConfig& config, std::int64
       mlp_inner_(backend.make_linear_input(max_tokens, config.intermediate_size)) {
   check(static_cast<std::int64_t>(sliding_window_.size()) == config.num_hidden_layers,
         "every layer has a sliding window entry");
+  check(partition_.ranks == 1 || partition_.all_reduce, "several ranks have a way to add");
 }
 
 std::int64_t LayerRunner::workspace_bytes() const {
@@ -61,8 +64,13 @@ void LayerRunner::run_layer(const LayerWeights& weights, std::int64_t index, Cac
                      encoding_for(*weights.o_proj), *attention_output_);
   if (observer) (*observer)(InputSite::kOutput, -1, *attention_output_);
   backend_.linear(*attention_output_, *weights.o_proj, *delta_);
-  delta_pending_ = true;
+  end_delta();
   weights.experts ? run_experts(weights, observer) : run_dense(weights, observer);
+  end_delta();
+}
+
+void LayerRunner::end_delta() {
+  if (partition_.ranks > 1) partition_.all_reduce(*delta_);
   delta_pending_ = true;
 }
 

@@ -11,6 +11,7 @@
 
 #include "backend/backend.h"
 #include "formats/model_config.h"
+#include "model/partition.h"
 #include "model/weights.h"
 
 namespace bise {
@@ -21,8 +22,8 @@ using InputObserver = std::function<void(InputSite site, std::int64_t expert, co
 
 class LayerRunner {
  public:
-  // Allocates for steps of up to `max_tokens` tokens.
-  LayerRunner(Backend& backend, const ModelConfig& config, std::int64_t max_tokens);
+  // Allocates for steps of up to `max_tokens` tokens. `config`: of this rank's share of the model.
+  LayerRunner(Backend& backend, const ModelConfig& config, std::int64_t max_tokens, Partition partition = {});
 
   std::int64_t max_tokens() const { return residual_->max_rows(); }
   std::int64_t workspace_bytes() const;
@@ -50,11 +51,14 @@ class LayerRunner {
  private:
   void run_dense(const LayerWeights& weights, const InputObserver* observer);
   void run_experts(const LayerWeights& weights, const InputObserver* observer);
+  // delta_ is an output of attention or MLP: of this rank's share of them.
+  void end_delta();
   // add_rms_norm with the layer output that has not been added yet.
   void add_and_norm(const DeviceTensor& weight, InputEncoding encoding, LinearInput& out,
                     std::span<const std::int32_t> rows = {});
 
   Backend& backend_;
+  Partition partition_;
   AttentionShape attention_;
   RopeTable rope_;
   std::vector<std::int64_t> sliding_window_;

@@ -122,23 +122,24 @@ void ModelLoader::release_layer(LayerTensors& layer) const {
   for (const NamedLinear* each : layer.linears()) release_linear(checkpoint_, each->module);
 }
 
-LayerWeights ModelLoader::load_layer(Backend& backend, std::int64_t index) const {
+LayerWeights ModelLoader::load_layer(Backend& backend, std::int64_t index, const Partition& partition) const {
   LayerTensors layer = read_layer(index);
-  LayerWeights weights = prepare_layer(backend, config_, layer);
+  LayerWeights weights =
+      prepare_layer(backend, share_of(config_, partition), share_of(layer, config_, partition));
   // On a device nothing competes with these pages for memory, and dropping them takes time.
   if (backend.memory().host) release_layer(layer);
   return weights;
 }
 
-ModelWeights ModelLoader::load_model(Backend& backend,
-                                     const std::function<void(std::int64_t)>& on_layer) const {
+ModelWeights ModelLoader::load_model(Backend& backend, const std::function<void(std::int64_t)>& on_layer,
+                                     const Partition& partition) const {
   ModelWeights weights;
   const Tensor embedding = read_embed_tokens(), norm = read_norm();
   weights.embed_tokens = backend.prepare_tensor(embedding);
   weights.norm = backend.prepare_tensor(norm);
   weights.bytes = tensor_bytes(embedding) + tensor_bytes(norm);
   for (std::int64_t index = 0; index < config_.num_hidden_layers; ++index) {
-    weights.layers.push_back(load_layer(backend, index));
+    weights.layers.push_back(load_layer(backend, index, partition));
     weights.bytes += weights.layers.back().bytes;
     if (on_layer) on_layer(index + 1);
   }

@@ -12,6 +12,7 @@
 #include "formats/model_config.h"
 #include "formats/quantization_config.h"
 #include "formats/safetensors.h"
+#include "model/partition.h"
 #include "model/weights.h"
 
 namespace bise {
@@ -32,11 +33,13 @@ class ModelLoader {
   // [vocabulary, hidden]; with tied embeddings a view of embed_tokens.
   NamedLinear read_lm_head() const;
 
-  // Reads layer `index`, prepares it and drops the file's pages that the backend does not need.
-  LayerWeights load_layer(Backend& backend, std::int64_t index) const;
+  // Reads layer `index`, prepares this rank's share of it and drops the file's pages that the backend does
+  // not need.
+  LayerWeights load_layer(Backend& backend, std::int64_t index, const Partition& partition = {}) const;
   // Everything. `on_layer` (may be empty) is called after each layer.
   ModelWeights load_model(Backend& backend,
-                          const std::function<void(std::int64_t layers_done)>& on_layer = {}) const;
+                          const std::function<void(std::int64_t layers_done)>& on_layer = {},
+                          const Partition& partition = {}) const;
 
   // Drops the pages of a layer's tensors from memory.
   void release_layer(LayerTensors& layer) const;

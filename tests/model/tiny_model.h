@@ -88,14 +88,18 @@ inline LayerTensors tiny_layer(const ModelConfig& config, std::int64_t index, Ra
   return layer;
 }
 
-inline TinyModel tiny_model(Backend& backend, const ModelConfig& config, std::uint32_t seed = 1) {
+// With a `partition`, that rank's share of it.
+inline TinyModel tiny_model(Backend& backend, const ModelConfig& config, std::uint32_t seed = 1,
+                            const Partition* partition = nullptr) {
+  const Partition mine = partition ? *partition : Partition();
   RandomTensors random(seed);
   TinyModel model;
   model.config = config;
   model.weights.embed_tokens =
       backend.prepare_tensor(random.tensor({config.vocab_size, config.hidden_size}, 1));
   for (std::int64_t index = 0; index < config.num_hidden_layers; ++index)
-    model.weights.layers.push_back(prepare_layer(backend, config, tiny_layer(config, index, random)));
+    model.weights.layers.push_back(prepare_layer(backend, share_of(config, mine),
+                                                 share_of(tiny_layer(config, index, random), config, mine)));
   model.weights.norm = backend.prepare_tensor(random.tensor({config.hidden_size}, 0.2f, 1));
   std::vector<StoredLinear> head;
   head.push_back(random.linear("lm_head", config.vocab_size, config.hidden_size).linear);
