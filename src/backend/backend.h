@@ -184,6 +184,18 @@ class StepRecorder {
                    const std::function<void()>& operations) = 0;
 };
 
+// Hidden states of many tokens that wait between operations, [rows, columns], rounded to bf16.
+class RowStore {
+ public:
+  virtual ~RowStore() = default;
+  // Rows [first, first + matrix.rows()) become those of the matrix.
+  virtual void save(const Matrix& matrix, std::int64_t first) = 0;
+  // `matrix` gets rows [first, first + count).
+  virtual void load(std::int64_t first, std::int64_t count, Matrix& matrix) = 0;
+};
+
+class GptqSolver;
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -211,6 +223,12 @@ class Backend {
   }
   virtual std::unique_ptr<LinearInput> make_linear_input(std::int64_t max_rows, std::int64_t columns) = 0;
   virtual std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) = 0;
+
+  // In host memory where the backend has no better place.
+  virtual std::unique_ptr<RowStore> make_row_store(std::int64_t rows, std::int64_t columns);
+  // Null where GPTQ is solved on the host (backend/gptq_solver.h). Once there is a solver, linear layers of
+  // this backend give the same results in every run.
+  virtual std::unique_ptr<GptqSolver> make_gptq_solver();
 
   // Starts a step: the operations that follow refer to this batch. Sizes and table entries are checked
   // (check()) against `cache`.
@@ -282,8 +300,9 @@ class ThreadPool;
 
 // The plain float32 definition. Slow.
 std::unique_ptr<Backend> make_reference_backend();
-// The fast CPU backend. `pool` outlives it. Throws Error when the processor lacks `isa`. AMX rounds the inputs
-// of linear layers to bf16; with `float_inputs` it multiplies what is lost as well, for twice the products.
+// The fast CPU backend. `pool` outlives it. Throws Error when the processor lacks `isa`. AMX rounds the
+// inputs of linear layers to bf16; with `float_inputs` it multiplies what is lost as well, for twice the
+// products.
 std::unique_ptr<Backend> make_cpu_backend(ThreadPool& pool, Isa isa, bool float_inputs = false);
 bool built_with_cuda();
 // Throws Error when this program was built without CUDA or there is no such device.

@@ -20,15 +20,22 @@ using Sequences = std::vector<std::vector<std::int32_t>>;
 constexpr std::int64_t kSampledTogether = 64;
 
 Sequences from_rows(const std::string& model, const CalibrationOptions& options) {
-  const auto tokenizer = Tokenizer::load(model);
-  MessageEncoder encoder(*tokenizer, model);
+  // Rows of token ids need neither.
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<MessageEncoder> encoder;
+  const auto need_tokenizer = [&] {
+    if (!tokenizer) tokenizer = Tokenizer::load(model);
+  };
   Sequences sequences;
   for_each_jsonl(options.source, [&](const Json& row, const std::string& where) {
     if (static_cast<std::int64_t>(sequences.size()) == options.num_calibration_samples) return;
     std::vector<std::int32_t> ids;
     if (row.contains("messages")) {
-      ids = encoder.encode(row["messages"], Json(), false);
+      need_tokenizer();
+      if (!encoder) encoder = std::make_unique<MessageEncoder>(*tokenizer, model);
+      ids = encoder->encode(row["messages"], Json(), false);
     } else if (row.contains("text")) {
+      need_tokenizer();
       ids = tokenizer->encode(require_string(row, "text", where));
     } else if (row.contains("token_ids")) {
       ids = read_token_ids(row["token_ids"], where + ": key \"token_ids\"");

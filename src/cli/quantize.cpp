@@ -13,6 +13,7 @@
 #include "cli/commands.h"
 #include "cli/flags.h"
 #include "cli/runtime.h"
+#include "cli/version.h"
 #include "report/table.h"
 
 namespace bise {
@@ -38,7 +39,8 @@ struct Options {
     flags.option("--max-seq-length", calibration.max_seq_length, "tokens of a sequence at most");
     flags.option("--seed", calibration.seed, "seed of --calibration self");
     flags.option("--dampening-frac", dampening_frac, "GPTQ: share of the mean diagonal added to the Hessian");
-    flags.option("--block-size", block_size, "GPTQ: columns between two updates of the rest");
+    flags.option("--block-size", block_size,
+                 "GPTQ on the CPU: columns between two updates of the rest (a device: 128)");
     flags.option("--actorder", actorder, "GPTQ: static (columns by falling importance) or none");
     flags.option("--ignore", ignore, "linear layers to leave alone: names, or re:PATTERN");
     flags.option("--rounding", rounding, "float32, or reference: llm-compressor's bf16 steps, bit for bit");
@@ -111,16 +113,24 @@ Recipe make_recipe(const Options& options, const ModelConfig& config) {
   return recipe;
 }
 
-Json as_json(const Options& options, const Recipe& recipe, const QuantizeSummary& summary) {
+Json as_json(const Options& options, const Recipe& recipe, const QuantizeSummary& summary,
+             const std::string& device) {
   Json json = {{"model", options.model},
                {"output", options.output},
                {"scheme", scheme_text(recipe.scheme)},
                {"algorithm", recipe.algorithm == Algorithm::kGptq ? "gptq" : "rtn"},
                {"disk_bytes", folder_bytes(options.output)},
+               {"device", device},
+               {"version", version_text()},
                {"total_seconds", summary.total_seconds},
+               {"prepare_seconds", summary.prepare_seconds},
                {"calibrate_seconds", summary.calibrate_seconds},
+               {"factor_seconds", summary.factor_seconds},
                {"solve_seconds", summary.solve_seconds},
+               {"write_seconds", summary.write_seconds},
+               {"calibration_tokens", summary.calibration_tokens},
                {"modules", Json::array()}};
+  if (summary.device_peak_bytes > 0) json["device_peak_bytes"] = summary.device_peak_bytes;
   for (const ModuleReport& report : summary.modules) {
     Json module = {{"module", report.module}, {"relative_error", report.relative_error}};
     if (recipe.algorithm == Algorithm::kGptq) module["loss"] = report.loss;
@@ -171,13 +181,15 @@ int run_quantize(const Arguments& arguments) {
       quantize_checkpoint(model, request, runtime.backend(), runtime.pool(),
                           [&](std::int64_t, std::int64_t) { progress.advance(); });
   if (options.json) {
-    fmt::print("{}\n", json_text(as_json(options, request.recipe, summary)));
+    fmt::print("{}\n", json_text(as_json(options, request.recipe, summary, runtime.description())));
   } else {
     print_table(summary);
   }
-  log_info("wrote {} ({:.1f} MB) in {:.1f} s: calibration {:.1f} s, solving {:.1f} s", options.output,
-           static_cast<double>(folder_bytes(options.output)) / 1e6, summary.total_seconds,
-           summary.calibrate_seconds, summary.solve_seconds);
+  log_info(
+      "wrote {} ({:.1f} MB) in {:.1f} s: weights {:.1f}, calibration {:.1f}, factors {:.1f}, columns {:.1f} "
+      "s",
+      options.output, static_cast<double>(folder_bytes(options.output)) / 1e6, summary.total_seconds,
+      summary.prepare_seconds, summary.calibrate_seconds, summary.factor_seconds, summary.solve_seconds);
   return 0;
 }
 

@@ -45,6 +45,10 @@ void LayerRunner::write_hidden(std::span<const float> hidden) {
   backend_.write(hidden, static_cast<std::int64_t>(hidden.size() / columns), *residual_);
 }
 
+void LayerRunner::load_hidden(RowStore& store, std::int64_t first, std::int64_t tokens) {
+  store.load(first, tokens, *residual_);
+}
+
 void LayerRunner::add_and_norm(const DeviceTensor& weight, InputEncoding encoding, LinearInput& out,
                                std::span<const std::int32_t> rows) {
   const Matrix* delta = delta_pending_ ? delta_.get() : nullptr;
@@ -105,6 +109,11 @@ void LayerRunner::norm(const DeviceTensor& weight, std::span<const std::int32_t>
 void LayerRunner::read_hidden(const DeviceTensor& weight, std::span<float> out) {
   if (delta_pending_) add_and_norm(weight, {}, *hidden_input_);
   backend_.read(*residual_, out);
+}
+
+void LayerRunner::save_hidden(const DeviceTensor& weight, RowStore& store, std::int64_t first) {
+  if (delta_pending_) add_and_norm(weight, {}, *hidden_input_);
+  store.save(*residual_, first);
 }
 
 }  // namespace bise

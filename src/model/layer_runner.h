@@ -34,6 +34,8 @@ class LayerRunner {
   void begin_recorded_step() { delta_pending_ = false; }
   void embed(const DeviceTensor& embed_tokens);
   void write_hidden(std::span<const float> hidden);  // [tokens, hidden]
+  // Of `tokens` rows of the store, from `first` on.
+  void load_hidden(RowStore& store, std::int64_t first, std::int64_t tokens);
 
   // Runs decoder layer `index` (which gives its sliding window) with its keys and values at `cache_layer`.
   // With an `observer`, each expert computes all tokens besides what the router sends it, so that every
@@ -47,6 +49,8 @@ class LayerRunner {
   // The hidden states [tokens, hidden] after the last layer run. `weight` is any norm weight of this model:
   // the backend adds a layer's output to the residual only while norming.
   void read_hidden(const DeviceTensor& weight, std::span<float> out);
+  // The same into the store.
+  void save_hidden(const DeviceTensor& weight, RowStore& store, std::int64_t first);
 
  private:
   void run_dense(const LayerWeights& weights, const InputObserver* observer);

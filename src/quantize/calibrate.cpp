@@ -8,8 +8,8 @@
 namespace bise {
 namespace {
 
-// Enough tokens for the matrix kernels to run at full speed.
-constexpr std::int64_t kStepTokens = 2048;
+// Enough tokens for the matrix kernels to run at full speed, on the host and on a device.
+constexpr std::int64_t kStepTokens = 2048, kDeviceStepTokens = 16384;
 
 std::int64_t length_of(const std::vector<std::int32_t>& sequence) {
   return static_cast<std::int64_t>(sequence.size());
@@ -37,11 +37,11 @@ void check_sequences(const std::vector<std::vector<std::int32_t>>& sequences, st
 
 CalibrationRun::CalibrationRun(Backend& backend, const ModelConfig& config,
                                std::vector<std::vector<std::int32_t>> sequences)
-    : hidden_size_(config.hidden_size),
-      sequences_(std::move(sequences)),
+    : sequences_(std::move(sequences)),
       blocks_per_sequence_((longest(sequences_) + backend.preferred_block_size() - 1) /
                            backend.preferred_block_size()),
-      runner_(backend, config, std::max(kStepTokens, longest(sequences_))) {
+      runner_(backend, config,
+              std::max(backend.memory().host ? kStepTokens : kDeviceStepTokens, longest(sequences_))) {
   check_sequences(sequences_, config.vocab_size);
   for (std::size_t i = 0; i < sequences_.size(); ++i) {
     const std::int64_t length = length_of(sequences_[i]);
@@ -62,8 +62,7 @@ CalibrationRun::CalibrationRun(Backend& backend, const ModelConfig& config,
   shape.num_kv_heads = config.num_key_value_heads;
   shape.head_dim = config.head_dim;
   cache_ = backend.make_kv_cache(shape);
-  hidden_.resize(static_cast<std::size_t>(tokens_ * hidden_size_));
-  step_hidden_.resize(static_cast<std::size_t>(runner_.max_tokens() * hidden_size_));
+  hidden_ = backend.make_row_store(tokens_, config.hidden_size);
 }
 
 void CalibrationRun::begin(const Step& step) {
@@ -80,24 +79,14 @@ void CalibrationRun::begin(const Step& step) {
 
 void CalibrationRun::load(const Step& step) {
   begin(step);
-  const std::size_t count = static_cast<std::size_t>(step.tokens * hidden_size_);
-  const bf16* source = &hidden_[static_cast<std::size_t>(step.begin * hidden_size_)];
-  std::transform(source, source + count, step_hidden_.begin(), bf16_to_float);
-  runner_.write_hidden({step_hidden_.data(), count});
-}
-
-void CalibrationRun::save(const Step& step, const DeviceTensor& any_norm) {
-  const std::size_t count = static_cast<std::size_t>(step.tokens * hidden_size_);
-  runner_.read_hidden(any_norm, {step_hidden_.data(), count});
-  std::transform(step_hidden_.begin(), step_hidden_.begin() + static_cast<std::ptrdiff_t>(count),
-                 &hidden_[static_cast<std::size_t>(step.begin * hidden_size_)], float_to_bf16);
+  runner_.load_hidden(*hidden_, step.begin, step.tokens);
 }
 
 void CalibrationRun::embed(const DeviceTensor& embed_tokens, const DeviceTensor& any_norm) {
   for (const Step& step : steps_) {
     begin(step);
     runner_.embed(embed_tokens);
-    save(step, any_norm);
+    runner_.save_hidden(any_norm, *hidden_, step.begin);
   }
 }
 
@@ -112,7 +101,7 @@ void CalibrationRun::advance(const LayerWeights& weights, std::int64_t index) {
   for (const Step& step : steps_) {
     load(step);
     runner_.run_layer(weights, index, {});
-    save(step, *weights.input_layernorm);
+    runner_.save_hidden(*weights.input_layernorm, *hidden_, step.begin);
   }
 }
 

@@ -1,5 +1,6 @@
 // The calibration sequences on their way through the model, one layer at a time: the hidden states of all
-// tokens wait in host memory (bfloat16) while a single layer is loaded. Belongs to the backend's thread.
+// tokens wait in bfloat16, in the device's memory where there is one, while a single layer is loaded. Belongs
+// to the backend's thread.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +10,6 @@
 #include "backend/backend.h"
 #include "model/layer_runner.h"
 #include "model/step_batch.h"
-#include "tensor/float_types.h"
 
 namespace bise {
 
@@ -38,9 +38,7 @@ class CalibrationRun {
   };
   void begin(const Step& step);
   void load(const Step& step);
-  void save(const Step& step, const DeviceTensor& any_norm);
 
-  std::int64_t hidden_size_;
   std::vector<std::vector<std::int32_t>> sequences_;
   std::int64_t tokens_ = 0;
   std::vector<Step> steps_;
@@ -48,8 +46,7 @@ class CalibrationRun {
   LayerRunner runner_;
   std::unique_ptr<KvCache> cache_;  // of one layer and one step
   std::unique_ptr<StepBatch> batch_;
-  std::vector<bf16> hidden_;        // [tokens, hidden]
-  std::vector<float> step_hidden_;  // of one step
+  std::unique_ptr<RowStore> hidden_;  // [tokens, hidden]
 };
 
 }  // namespace bise

@@ -80,13 +80,16 @@ void CheckpointOutput::write_layer(LayerTensors& layer) {
     if (quantized_.contains(linear->module)) write_linear(*writer_, linear->module, linear->linear, dtype_);
 }
 
-void CheckpointOutput::finish() {
+void CheckpointOutput::write_unquantized() {
   const Checkpoint& checkpoint = model_.checkpoint();
   for (const std::string& name : checkpoint.names()) {
     if (quantized_.contains(module_of(name))) continue;
     writer_->write(name, checkpoint.tensor(name));
     checkpoint.release(name);
   }
+}
+
+void CheckpointOutput::finish() {
   writer_->finish();
   write_config();
   copy_other_files();

@@ -1,5 +1,5 @@
 // The quantized checkpoint being written: its plan, its tensors, its config and the files taken over from the
-// original. Belongs to one thread.
+// original. Used by one thread at a time.
 #pragma once
 
 #include <filesystem>
@@ -21,10 +21,12 @@ class CheckpointOutput {
   CheckpointOutput(const ModelLoader& model, const Recipe& recipe, const std::filesystem::path& output,
                    bool replace_output);
 
+  // Copies every tensor that is not quantized.
+  void write_unquantized();
   // Writes the quantized linear layers of a decoder layer.
   void write_layer(LayerTensors& layer);
-  // Copies everything that is not quantized, writes config.json and recipe.yaml, takes over the other files
-  // and gives the folder its name.
+  // Everything has been written: writes config.json and recipe.yaml, takes over the other files and gives
+  // the folder its name.
   void finish();
 
  private:

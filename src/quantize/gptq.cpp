@@ -113,26 +113,35 @@ void derive_codes_again(std::span<std::uint8_t> codes, std::int64_t columns,
 
 }  // namespace
 
+GptqColumns plan_columns(std::span<const float> diagonal, const GptqOptions& options) {
+  GptqColumns columns;
+  columns.order.resize(diagonal.size());
+  std::iota(columns.order.begin(), columns.order.end(), 0);
+  if (options.static_activation_order)
+    std::stable_sort(columns.order.begin(), columns.order.end(), [&](std::int32_t a, std::int32_t b) {
+      return diagonal[static_cast<std::size_t>(a)] > diagonal[static_cast<std::size_t>(b)];
+    });
+  double trace = 0;
+  for (const float value : diagonal) {
+    columns.dead.push_back(value == 0);
+    trace += value == 0 ? 1.0 : value;
+  }
+  columns.damping = static_cast<float>(options.dampening_frac * trace / static_cast<double>(diagonal.size()));
+  return columns;
+}
+
 GptqFactor factor_hessian(std::span<const float> hessian, std::int64_t columns, const GptqOptions& options) {
   check(static_cast<std::int64_t>(hessian.size()) == columns * columns, "a Hessian is square");
   const auto at = [columns](std::int64_t row, std::int64_t column) {
     return static_cast<std::size_t>(std::min(row, column) * columns + std::max(row, column));
   };
+  std::vector<float> original;  // the diagonal
+  for (std::int64_t i = 0; i < columns; ++i) original.push_back(hessian[at(i, i)]);
+  GptqColumns plan = plan_columns(original, options);
   GptqFactor factor;
   factor.columns = columns;
-  factor.order.resize(static_cast<std::size_t>(columns));
-  factor.dead.resize(static_cast<std::size_t>(columns));
-  std::iota(factor.order.begin(), factor.order.end(), 0);
-  if (options.static_activation_order)
-    std::stable_sort(factor.order.begin(), factor.order.end(),
-                     [&](std::int32_t a, std::int32_t b) { return hessian[at(a, a)] > hessian[at(b, b)]; });
-
-  double trace = 0;
-  for (std::int64_t i = 0; i < columns; ++i) {
-    factor.dead[static_cast<std::size_t>(i)] = hessian[at(i, i)] == 0;
-    trace += hessian[at(i, i)] == 0 ? 1.0 : hessian[at(i, i)];
-  }
-  const auto damping = static_cast<float>(options.dampening_frac * trace / static_cast<double>(columns));
+  factor.order = std::move(plan.order);
+  factor.dead = std::move(plan.dead);
   factor.upper.resize(hessian.size());
   for (std::int64_t i = 0; i < columns; ++i) {
     const std::int64_t row = factor.order[static_cast<std::size_t>(i)];
@@ -140,7 +149,7 @@ GptqFactor factor_hessian(std::span<const float> hessian, std::int64_t columns, 
       factor.upper[static_cast<std::size_t>(i * columns + j)] =
           hessian[at(row, factor.order[static_cast<std::size_t>(j)])];
     float& diagonal = factor.upper[static_cast<std::size_t>(i * columns + i)];
-    diagonal = (diagonal == 0 ? 1.0f : diagonal) + damping;
+    diagonal = (diagonal == 0 ? 1.0f : diagonal) + plan.damping;
   }
   if (!invert_to_upper_cholesky(factor.upper, columns)) {
     factor.round_to_nearest = true;

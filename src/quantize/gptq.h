@@ -22,6 +22,14 @@ struct GptqOptions {
   bool derive_codes_again = false;
 };
 
+// What the diagonal of a Hessian says.
+struct GptqColumns {
+  std::vector<std::int32_t> order;  // order[i] = the column that is quantized i-th
+  std::vector<bool> dead;           // by original column: no input ever reached it
+  float damping = 0;                // added to the diagonal, where dead columns get 1
+};
+GptqColumns plan_columns(std::span<const float> diagonal, const GptqOptions& options);
+
 // What all matrices with the same input share: the Hessian's inverse as Cholesky factor, and the order.
 // Made once for q, k, v and once for gate, up.
 struct GptqFactor {

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "quantize/rtn.h"
 
@@ -29,13 +30,19 @@ double relative_error(std::span<const float> weight, const StoredLinear& stored)
   return total > 0 ? std::sqrt(difference / total) : 0;
 }
 
-// Puts `stored` in the place of the original, whose bias stays.
-void replace(NamedLinear& linear, StoredLinear stored) {
+}  // namespace
+
+void replace_linear(NamedLinear& linear, StoredLinear stored) {
   stored.bias = linear.linear.bias;
   linear.linear = std::move(stored);
 }
 
-}  // namespace
+void warn_round_to_nearest(const std::string& module) {
+  log_warning(
+      "{}: the Hessian is not positive definite, so the weights are rounded to nearest; more "
+      "calibration samples or a larger --dampening-frac may help",
+      module);
+}
 
 void quantize_layer_rtn(LayerTensors& layer, const Recipe& recipe, ThreadPool& pool,
                         const ModuleObserver& done) {
@@ -43,8 +50,8 @@ void quantize_layer_rtn(LayerTensors& layer, const Recipe& recipe, ThreadPool& p
     if (is_ignored(recipe, linear->module)) continue;
     const std::vector<float> weight = widened(linear->linear.weight);
     const Arithmetic arithmetic(linear->linear.weight.dtype(), recipe.rounding);
-    replace(*linear, quantize_rtn(weight, linear->linear.rows, linear->linear.columns, recipe.scheme,
-                                  arithmetic, pool));
+    replace_linear(*linear, quantize_rtn(weight, linear->linear.rows, linear->linear.columns, recipe.scheme,
+                                         arithmetic, pool));
     ModuleReport report;
     report.module = linear->module;
     report.relative_error = relative_error(weight, linear->linear);
@@ -67,22 +74,22 @@ LayerHessians observe_hessians(const LayerWeights& weights, std::int64_t index, 
   return hessians;
 }
 
-void quantize_layer_gptq(LayerTensors& layer, const LayerHessians& hessians, const Recipe& recipe,
-                         ThreadPool& pool, const ModuleObserver& done) {
+SolveSeconds quantize_layer_gptq(LayerTensors& layer, const LayerHessians& hessians, const Recipe& recipe,
+                                 ThreadPool& pool, const ModuleObserver& done) {
+  SolveSeconds seconds;
   for (const auto& [key, hessian] : hessians) {
+    Stopwatch watch;
     const GptqFactor factor = factor_hessian(hessian.values, hessian.columns, recipe.gptq);
+    seconds.factor += watch.seconds();
+    watch.restart();
     for (NamedLinear* linear : layer.linears_at(key.first, key.second)) {
       if (is_ignored(recipe, linear->module)) continue;
-      if (factor.round_to_nearest)
-        log_warning(
-            "{}: the Hessian is not positive definite, so the weights are rounded to nearest; more "
-            "calibration samples or a larger --dampening-frac may help",
-            linear->module);
+      if (factor.round_to_nearest) warn_round_to_nearest(linear->module);
       const std::vector<float> weight = widened(linear->linear.weight);
       const Arithmetic arithmetic(linear->linear.weight.dtype(), recipe.rounding);
       GptqResult result =
           quantize_gptq(weight, linear->linear.rows, factor, recipe.scheme, arithmetic, recipe.gptq, pool);
-      replace(*linear, std::move(result.stored));
+      replace_linear(*linear, std::move(result.stored));
       ModuleReport report;
       report.module = linear->module;
       report.relative_error = relative_error(weight, linear->linear);
@@ -90,7 +97,9 @@ void quantize_layer_gptq(LayerTensors& layer, const LayerHessians& hessians, con
       report.round_to_nearest = factor.round_to_nearest;
       done(report);
     }
+    seconds.columns += watch.seconds();
   }
+  return seconds;
 }
 
 }  // namespace bise

@@ -24,6 +24,15 @@ struct ModuleReport {
 };
 using ModuleObserver = std::function<void(const ModuleReport&)>;
 
+// Puts `stored` in the place of the original, whose bias stays.
+void replace_linear(NamedLinear& linear, StoredLinear stored);
+void warn_round_to_nearest(const std::string& module);
+
+struct SolveSeconds {
+  double factor = 0;   // Hessians to Cholesky factors
+  double columns = 0;  // column loops
+};
+
 // Replaces every linear layer of `layer` that the recipe does not ignore by its round-to-nearest form.
 void quantize_layer_rtn(LayerTensors& layer, const Recipe& recipe, ThreadPool& pool,
                         const ModuleObserver& done);
@@ -40,7 +49,7 @@ LayerHessians observe_hessians(const LayerWeights& weights, std::int64_t index, 
                                Backend& backend);
 
 // The same as quantize_layer_rtn by GPTQ.
-void quantize_layer_gptq(LayerTensors& layer, const LayerHessians& hessians, const Recipe& recipe,
-                         ThreadPool& pool, const ModuleObserver& done);
+SolveSeconds quantize_layer_gptq(LayerTensors& layer, const LayerHessians& hessians, const Recipe& recipe,
+                                 ThreadPool& pool, const ModuleObserver& done);
 
 }  // namespace bise

@@ -8,12 +8,8 @@
 namespace bise {
 namespace {
 
-struct Range {
-  float low = 0, high = 0;  // zero is always inside
-};
-
-Range range_of(std::span<const float> values) {
-  Range range;
+ValueRange range_of(std::span<const float> values) {
+  ValueRange range;
   for (const float value : values) {
     range.low = std::min(range.low, value);
     range.high = std::max(range.high, value);
@@ -30,20 +26,49 @@ float nonzero(float scale, const Arithmetic& arithmetic) {
   return scale == 0 ? arithmetic.epsilon() : scale;
 }
 
-float symmetric_scale(Range range, const Scheme& scheme, const Arithmetic& arithmetic) {
+float symmetric_scale(ValueRange range, const Scheme& scheme, const Arithmetic& arithmetic) {
   return nonzero(arithmetic.stored(std::max(-range.low, range.high) / half_width(scheme)), arithmetic);
 }
 
-float asymmetric_scale(Range range, const Scheme& scheme, const Arithmetic& arithmetic) {
+float asymmetric_scale(ValueRange range, const Scheme& scheme, const Arithmetic& arithmetic) {
   const float width = arithmetic.step(range.high - range.low);
   return nonzero(arithmetic.stored(width / (2 * half_width(scheme))), arithmetic);
 }
 
-std::int8_t zero_point_of(Range range, float scale, const Coder& coder) {
+std::int8_t zero_point_of(ValueRange range, float scale, const Coder& coder) {
   const Arithmetic& arithmetic = coder.arithmetic();
   const float shifted = arithmetic.step(coder.lowest() - arithmetic.step(range.low / scale));
   return static_cast<std::int8_t>(std::nearbyint(std::clamp(shifted, coder.lowest(), coder.highest())));
 }
+
+QuantParameters empty_parameters(std::int64_t rows, std::int64_t groups, const Scheme& scheme) {
+  QuantParameters parameters;
+  parameters.rows = rows;
+  parameters.groups = groups;
+  parameters.scale.resize(static_cast<std::size_t>(rows * groups));
+  if (!scheme.symmetric) parameters.zero_point.resize(parameters.scale.size());
+  return parameters;
+}
+
+// Sets scale and zero point of one group.
+class Parameters {
+ public:
+  Parameters(const Scheme& scheme, const Arithmetic& arithmetic, QuantParameters& parameters)
+      : scheme_(scheme), coder_(scheme, arithmetic), parameters_(parameters) {}
+
+  void operator()(std::int64_t group, ValueRange range) const {
+    const auto at = static_cast<std::size_t>(group);
+    const float scale = scheme_.symmetric ? symmetric_scale(range, scheme_, coder_.arithmetic())
+                                          : asymmetric_scale(range, scheme_, coder_.arithmetic());
+    parameters_.scale[at] = scale;
+    if (!scheme_.symmetric) parameters_.zero_point[at] = zero_point_of(range, scale, coder_);
+  }
+
+ private:
+  const Scheme& scheme_;
+  Coder coder_;
+  QuantParameters& parameters_;
+};
 
 }  // namespace
 
@@ -60,18 +85,24 @@ QuantParameters observe_minmax(std::span<const float> weight, std::int64_t rows,
   if (width <= 0 || columns % width != 0)
     throw Error("group size {} does not divide {} columns", width, columns);
 
-  const Coder coder(scheme, arithmetic);
-  QuantParameters parameters;
-  parameters.rows = rows;
-  parameters.groups = columns / width;
-  for (std::int64_t group = 0; group < rows * parameters.groups; ++group) {
-    const Range range =
-        range_of(weight.subspan(static_cast<std::size_t>(group * width), static_cast<std::size_t>(width)));
-    const float scale = scheme.symmetric ? symmetric_scale(range, scheme, arithmetic)
-                                         : asymmetric_scale(range, scheme, arithmetic);
-    parameters.scale.push_back(scale);
-    if (!scheme.symmetric) parameters.zero_point.push_back(zero_point_of(range, scale, coder));
-  }
+  QuantParameters parameters = empty_parameters(rows, columns / width, scheme);
+  const Parameters fill(scheme, arithmetic, parameters);
+  for (std::int64_t group = 0; group < rows * parameters.groups; ++group)
+    fill(group,
+         range_of(weight.subspan(static_cast<std::size_t>(group * width), static_cast<std::size_t>(width))));
+  return parameters;
+}
+
+QuantParameters parameters_from_ranges(std::span<const ValueRange> ranges, std::int64_t rows,
+                                       const Scheme& scheme, const Arithmetic& arithmetic, ThreadPool& pool) {
+  const auto count = static_cast<std::int64_t>(ranges.size());
+  check(rows > 0 && count % rows == 0, "every row has the same number of groups");
+  QuantParameters parameters = empty_parameters(rows, count / rows, scheme);
+  const Parameters fill(scheme, arithmetic, parameters);
+  pool.parallel_for(count, 4096, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t group = begin; group < end; ++group)
+      fill(group, ranges[static_cast<std::size_t>(group)]);
+  });
   return parameters;
 }
 

@@ -5,6 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "backend/gptq_solver.h"
+#include "base/thread_pool.h"
 #include "quantize/arithmetic.h"
 #include "tensor/scheme.h"
 
@@ -29,5 +31,9 @@ std::int64_t columns_per_group(const Scheme& scheme, std::int64_t columns);
 // does not divide the columns.
 QuantParameters observe_minmax(std::span<const float> weight, std::int64_t rows, std::int64_t columns,
                                const Scheme& scheme, const Arithmetic& arithmetic);
+
+// The same from `ranges` [rows * groups] that a device has found.
+QuantParameters parameters_from_ranges(std::span<const ValueRange> ranges, std::int64_t rows,
+                                       const Scheme& scheme, const Arithmetic& arithmetic, ThreadPool& pool);
 
 }  // namespace bise

@@ -27,9 +27,14 @@ struct QuantizeRequest {
 
 struct QuantizeSummary {
   std::vector<ModuleReport> modules;
+  double prepare_seconds = 0;    // weights on their way to the backend, as they were and quantized
   double calibrate_seconds = 0;  // two passes of every layer over the calibration tokens, with the Hessians
-  double solve_seconds = 0;      // factors, column loops, rounding
+  double factor_seconds = 0;     // GPTQ only
+  double solve_seconds = 0;      // column loops, rounding
+  double write_seconds = 0;      // waited for: files are written while the next layer is quantized
   double total_seconds = 0;
+  std::int64_t calibration_tokens = 0;
+  std::int64_t device_peak_bytes = 0;  // 0 on the host
 };
 
 // Called after each decoder layer.

@@ -57,6 +57,10 @@ StoredLinear quantize_nf4(std::span<const float> weight, std::int64_t rows, std:
   return stored;
 }
 
+bool is_packed(const Scheme& scheme) {
+  return scheme.type == WeightType::kInt && scheme.input == InputType::kNone;
+}
+
 Tensor scale_tensor(const QuantParameters& parameters, DType dtype) {
   return from_float(parameters.scale, dtype, {parameters.rows, parameters.groups});
 }
@@ -66,19 +70,23 @@ Tensor scale_tensor(const QuantParameters& parameters, DType dtype) {
 StoredLinear store_codes(std::span<const std::uint8_t> codes, std::int64_t rows, std::int64_t columns,
                          const Scheme& scheme, const QuantParameters& parameters, DType scale_dtype) {
   check(static_cast<std::int64_t>(codes.size()) == rows * columns, "there is one code per weight");
-  StoredLinear stored = empty_linear(scheme, rows, columns);
-  stored.scale = scale_tensor(parameters, scale_dtype);
-  if (scheme.type == WeightType::kFloat) {
-    stored.weight = Tensor::of(DType::kF8E4M3, {rows, columns}, codes);
-    return stored;
-  }
+  if (scheme.type == WeightType::kFloat)
+    return store_packed(Tensor::of(DType::kF8E4M3, {rows, columns}, codes), rows, columns, scheme, parameters,
+                        scale_dtype);
   const Tensor bytes = Tensor::of(DType::kI8, {rows, columns}, codes);
-  const bool packed = scheme.input == InputType::kNone;
-  stored.weight = packed ? pack_rows(bytes, scheme.num_bits) : bytes;
+  return store_packed(is_packed(scheme) ? pack_rows(bytes, scheme.num_bits) : bytes, rows, columns, scheme,
+                      parameters, scale_dtype);
+}
+
+StoredLinear store_packed(Tensor codes, std::int64_t rows, std::int64_t columns, const Scheme& scheme,
+                          const QuantParameters& parameters, DType scale_dtype) {
+  StoredLinear stored = empty_linear(scheme, rows, columns);
+  stored.weight = std::move(codes);
+  stored.scale = scale_tensor(parameters, scale_dtype);
   if (!scheme.symmetric) {
     const Tensor zero_points =
         Tensor::of<std::int8_t>(DType::kI8, {rows, parameters.groups}, parameters.zero_point);
-    stored.zero_point = packed ? pack_columns(zero_points, scheme.num_bits) : zero_points;
+    stored.zero_point = is_packed(scheme) ? pack_columns(zero_points, scheme.num_bits) : zero_points;
   }
   return stored;
 }

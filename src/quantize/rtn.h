@@ -20,4 +20,8 @@ StoredLinear quantize_rtn(std::span<const float> weight, std::int64_t rows, std:
 StoredLinear store_codes(std::span<const std::uint8_t> codes, std::int64_t rows, std::int64_t columns,
                          const Scheme& scheme, const QuantParameters& parameters, DType scale_dtype);
 
+// The same of codes that are packed already where compressed-tensors packs.
+StoredLinear store_packed(Tensor codes, std::int64_t rows, std::int64_t columns, const Scheme& scheme,
+                          const QuantParameters& parameters, DType scale_dtype);
+
 }  // namespace bise

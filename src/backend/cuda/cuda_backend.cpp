@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "backend/check_batch.h"
+#include "backend/cuda/cuda_gptq_solver.h"
 #include "backend/cuda/cuda_step_recorder.h"
 #include "backend/cuda/large_int8.h"
 #include "backend/cuda/streamed_linear.h"
@@ -137,6 +138,17 @@ std::unique_ptr<LinearInput> CudaBackend::make_linear_input(std::int64_t max_row
 
 std::unique_ptr<KvCache> CudaBackend::make_kv_cache(const KvCacheShape& shape) {
   return std::make_unique<CudaKvCache>(shape);
+}
+
+// On the device unless that takes more than half of what is free.
+std::unique_ptr<RowStore> CudaBackend::make_row_store(std::int64_t rows, std::int64_t columns) {
+  if (rows * columns * 2 > memory().free / 2) return Backend::make_row_store(rows, columns);
+  return std::make_unique<CudaRowStore>(rows, columns, stream_);
+}
+
+std::unique_ptr<GptqSolver> CudaBackend::make_gptq_solver() {
+  large_.take_first_algorithms();
+  return std::make_unique<CudaGptqSolver>(uploader_, stream_);
 }
 
 void CudaBackend::upload_step(const Batch& batch, std::int64_t sequences, std::int64_t width) {

@@ -44,6 +44,9 @@ class CudaBackend final : public Backend {
   std::unique_ptr<LinearInput> make_linear_input(std::int64_t max_rows, std::int64_t columns) override;
   std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) override;
 
+  std::unique_ptr<RowStore> make_row_store(std::int64_t rows, std::int64_t columns) override;
+  std::unique_ptr<GptqSolver> make_gptq_solver() override;
+
   void begin_step(const Batch& batch, KvCache& cache) override;
   // As begin_step() for a batch of one token a sequence, with sequences added up to `sequences` and launches
   // made for contexts of up to `longest_context`. (StepRecorder)

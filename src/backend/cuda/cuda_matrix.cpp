@@ -60,6 +60,35 @@ CudaTensor::CudaTensor(const Tensor& tensor, cuda::Float type, Uploader& uploade
   buffer_.upload(values.data(), values.size() * sizeof(float));
 }
 
+CudaRowStore::CudaRowStore(std::int64_t rows, std::int64_t columns, cudaStream_t stream)
+    : rows_(rows),
+      columns_(columns),
+      stream_(stream),
+      values_(static_cast<std::size_t>(rows * columns) * 2) {}
+
+cuda::Values CudaRowStore::part(std::int64_t first, std::int64_t count) const {
+  check(first >= 0 && count >= 0 && first + count <= rows_, "the rows are in the store");
+  return {values_.as<char>() + first * columns_ * 2, cuda::Float::kBf16};
+}
+
+void CudaRowStore::save(const Matrix& matrix, std::int64_t first) {
+  const cuda::Values values = dynamic_cast<const CudaMatrix&>(matrix).values();
+  check(matrix.columns() == columns_ && values.type == cuda::Float::kF32,
+        "the store has the matrix's columns");
+  cuda::from_float(static_cast<const float*>(values.data), matrix.rows() * columns_,
+                   part(first, matrix.rows()), stream_);
+  cuda_check(cudaGetLastError(), "saving rows");
+}
+
+void CudaRowStore::load(std::int64_t first, std::int64_t count, Matrix& matrix) {
+  auto& target = dynamic_cast<CudaMatrix&>(matrix);
+  check(matrix.columns() == columns_ && target.values().type == cuda::Float::kF32,
+        "the store has the matrix's columns");
+  target.resize(count);
+  cuda::to_float(part(first, count), count * columns_, static_cast<float*>(target.values().data), stream_);
+  cuda_check(cudaGetLastError(), "loading rows");
+}
+
 CudaKvCache::CudaKvCache(const KvCacheShape& shape) : KvCache(shape), id_(next_cache_id()) {
   if (shape.dtype != DType::kBF16 && shape.dtype != DType::kF32 && shape.dtype != DType::kF8E4M3)
     throw Error("the CUDA backend has no KV cache of this type")

@@ -67,6 +67,20 @@ class CudaTensor final : public DeviceTensor {
   DeviceBuffer buffer_;
 };
 
+class CudaRowStore final : public RowStore {
+ public:
+  CudaRowStore(std::int64_t rows, std::int64_t columns, cudaStream_t stream);
+  void save(const Matrix& matrix, std::int64_t first) override;
+  void load(std::int64_t first, std::int64_t count, Matrix& matrix) override;
+
+ private:
+  cuda::Values part(std::int64_t first, std::int64_t count) const;
+
+  std::int64_t rows_, columns_;
+  cudaStream_t stream_;
+  DeviceBuffer values_;  // bf16 [rows, columns]
+};
+
 class CudaKvCache final : public KvCache {
  public:
   explicit CudaKvCache(const KvCacheShape& shape);

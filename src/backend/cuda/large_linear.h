@@ -1,6 +1,6 @@
 // Products of many rows by cuBLASLt. Of the algorithms that its heuristic proposes for a shape the fastest is
 // kept, timed on the first operands that come, for numbers of rows rounded up (rows_class): which it is may
-// differ from run to run.
+// differ from run to run, unless take_first_algorithms() was called.
 #pragma once
 
 #include <cublasLt.h>
@@ -42,6 +42,8 @@ class LargeLinear {
   // Whether the alignment that its fast kernels need is there.
   static bool supports(std::int64_t columns) { return columns % 16 == 0; }
   void multiply(const Product& product, cudaStream_t stream);
+  // From now on the algorithm that the heuristic proposes first, so that two runs agree.
+  void take_first_algorithms();
 
  private:
   struct Plan;
@@ -56,6 +58,7 @@ class LargeLinear {
              cudaStream_t stream);
 
   cublasLtHandle_t handle_ = nullptr;
+  bool takes_first_ = false;
   DeviceBuffer workspace_, swept_;  // swept_: larger than the second-level cache
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
   std::map<Key, std::unique_ptr<Plan>> plans_;
