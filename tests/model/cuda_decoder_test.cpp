@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "backend/reference/reference_backend.h"
 #include "base/error.h"
 #include "tests/model/tiny_model.h"
 
@@ -48,10 +50,64 @@ std::vector<double> relative_errors(const std::vector<float>& a, const std::vect
   return errors;
 }
 
-// Inputs of linear layers, products between operations and cached keys and values are rounded to bf16, each a
-// relative error of up to 2^-9; two layers of random weights with their residuals let that grow to a percent.
-// Where a router finds two experts nearly equal, such an error changes its choice, that token's logits and a
-// little of those after it: with experts, half of the rows are held to the bound.
+// The reference with its values rounded to bf16 where the GPU's are: inputs of linear layers, products
+// between operations, rotated queries and keys. Sums stay in double.
+class RoundedReference final : public ReferenceBackend {
+ public:
+  std::unique_ptr<Matrix> make_intermediate(std::int64_t max_rows, std::int64_t columns) override {
+    auto matrix = make_matrix(max_rows, columns);
+    intermediates_.insert(matrix.get());
+    return matrix;
+  }
+  void add_rms_norm(const Matrix* delta, Matrix& residual, const DeviceTensor& weight, float eps,
+                    InputEncoding encoding, LinearInput& out, std::span<const std::int32_t> rows) override {
+    ReferenceBackend::add_rms_norm(delta, residual, weight, eps, encoding, out, rows);
+    round(out);
+  }
+  void linear(const LinearInput& in, const LinearWeight& weight, Matrix& out) override {
+    ReferenceBackend::linear(in, weight, out);
+    round(out);
+  }
+  void gated_linear(const LinearInput& in, const LinearWeight& gate_up, InputEncoding encoding,
+                    LinearInput& out) override {
+    ReferenceBackend::gated_linear(in, gate_up, encoding, out);
+    round(out);
+  }
+  void rope_and_store(const AttentionShape& shape, const RopeTable& rope, CacheLayer layer,
+                      Matrix& qkv) override {
+    ReferenceBackend::rope_and_store(shape, rope, layer, qkv);
+    round(qkv);
+  }
+  void attention(const AttentionShape& shape, CacheLayer layer, std::int64_t sliding_window,
+                 const Matrix& qkv, InputEncoding encoding, LinearInput& out) override {
+    ReferenceBackend::attention(shape, layer, sliding_window, qkv, encoding, out);
+    round(out);
+  }
+  void experts(const LinearInput& in, const ExpertWeights& weights, Matrix& out) override {
+    ReferenceBackend::experts(in, weights, out);
+    round(out);
+  }
+
+ private:
+  void round(Matrix& matrix) const {
+    if (!intermediates_.contains(&matrix)) return;
+    for (float& value : dynamic_cast<ReferenceMatrix&>(matrix).values) value = round_to_bf16(value);
+  }
+  static void round(LinearInput& input) {
+    for (float& value : dynamic_cast<ReferenceLinearInput&>(input).codes) value = round_to_bf16(value);
+  }
+
+  std::set<const Matrix*> intermediates_;
+};
+
+// Rounding to bf16 alone, each time a relative error of up to 2^-9, grows in two layers of random weights
+// with their residuals to a percent of a row's logits, and to two or three in the worst of 100 rows: that is
+// measured, on the same model and tokens. The GPU's own order of sums, and the weights of attention in bf16,
+// may add a quarter to the usual row and a half to the worst. Where a router finds two experts nearly equal,
+// rounding changes its choice, that token's logits and a little of those after it: with experts, only the
+// usual row is held.
+constexpr double kUsual = 1.25, kWorst = 1.5;
+
 TEST(CudaDecoder, LogitsAgreeWithReference) {
   std::unique_ptr<Backend> cuda;
   try {
@@ -60,21 +116,30 @@ TEST(CudaDecoder, LogitsAgreeWithReference) {
     GTEST_SKIP() << "no GPU, or built without CUDA";
   }
   const auto reference = make_reference_backend();
+  RoundedReference rounded;
   for (const Case& each : cases()) {
     SCOPED_TRACE(each.name);
     const TinyModel expected_model = tiny_model(*reference, each.config),
-                    model = tiny_model(*cuda, each.config);
+                    rounded_model = tiny_model(rounded, each.config), model = tiny_model(*cuda, each.config);
     const DecoderLimits limits{.max_tokens = 128, .max_logit_rows = 128};
     Decoder expected_decoder(*reference, each.config, expected_model.weights, limits);
+    Decoder rounded_decoder(rounded, each.config, rounded_model.weights, limits);
     Decoder decoder(*cuda, each.config, model.weights, limits);
     const auto tokens = random_tokens(100, each.config.vocab_size, 3);
     const auto expected = all_logits(expected_decoder, tokens, 100);
+    const auto by_rounding =
+        relative_errors(all_logits(rounded_decoder, tokens, 100), expected, each.config.vocab_size);
+    const std::size_t usual = by_rounding.size() / 2;
     for (const std::int64_t chunk : {100, 37, 1}) {
       const auto errors =
           relative_errors(all_logits(decoder, tokens, chunk), expected, each.config.vocab_size);
-      EXPECT_LT(each.config.num_local_experts > 0 ? errors[errors.size() / 2] : errors.back(), 0.02)
-          << each.name << ", " << chunk << " tokens a step";
-      RecordProperty(each.name + ", " + std::to_string(chunk), std::to_string(errors[errors.size() / 2]));
+      EXPECT_LT(errors[usual], kUsual * by_rounding[usual]) << chunk << " tokens a step";
+      if (each.config.num_local_experts == 0) {
+        EXPECT_LT(errors.back(), kWorst * by_rounding.back()) << chunk << " tokens a step";
+      }
+      RecordProperty(each.name + ", " + std::to_string(chunk),
+                     std::to_string(errors[usual] / by_rounding[usual]) + " usual, " +
+                         std::to_string(errors.back() / by_rounding.back()) + " worst");
     }
   }
 }

@@ -59,7 +59,7 @@ struct ReferenceKvCache final : KvCache {
   std::vector<float> keys, values;
 };
 
-class ReferenceBackend final : public Backend {
+class ReferenceBackend : public Backend {
  public:
   std::string name() const override { return "reference"; }
   std::int64_t preferred_block_size() const override { return 16; }
