@@ -142,8 +142,9 @@ std::unique_ptr<DeviceFactor> CudaGptqSolver::factor(const DeviceHessian& hessia
   cuda::reversed_hessian(sums.values(), sums.width(), columns, factor->order.as<std::int32_t>(), task.divisor,
                          task.damping, reversed_.as<double>(), stream_);
   check_launch("ordering a Hessian");
-  bool is_good = cusolver_->invert_cholesky(reversed_.as<double>(), columns);
+  bool is_good = cusolver_->factor(reversed_.as<double>(), columns);
   if (is_good) {
+    products_.invert_lower(reversed_.as<double>(), columns, stream_);
     int bad = 0;
     bad_.grow(sizeof bad);
     cuda_check(cudaMemsetAsync(bad_.as<void>(), 0, sizeof bad, stream_), "cudaMemset");

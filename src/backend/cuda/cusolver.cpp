@@ -32,8 +32,6 @@ struct Cusolver::Functions {
   decltype(&cusolverDnDestroyParams) destroy_params;
   decltype(&cusolverDnXpotrf_bufferSize) potrf_size;
   decltype(&cusolverDnXpotrf) potrf;
-  decltype(&cusolverDnXtrtri_bufferSize) trtri_size;
-  decltype(&cusolverDnXtrtri) trtri;
 
   Functions() {
     void* library = ::dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
@@ -50,8 +48,6 @@ struct Cusolver::Functions {
     find(library, "cusolverDnDestroyParams", destroy_params);
     find(library, "cusolverDnXpotrf_bufferSize", potrf_size);
     find(library, "cusolverDnXpotrf", potrf);
-    find(library, "cusolverDnXtrtri_bufferSize", trtri_size);
-    find(library, "cusolverDnXtrtri", trtri);
   }
 
   static const Functions& get() {
@@ -71,39 +67,22 @@ Cusolver::~Cusolver() {
   if (handle_) functions_.destroy(handle_);
 }
 
-void Cusolver::grow(std::size_t device_bytes, std::size_t host_bytes) {
-  workspace_.grow(device_bytes);
-  if (host_workspace_.size() < host_bytes) host_workspace_.resize(host_bytes);
-}
-
-int Cusolver::status() {
-  int info = 0;
-  cuda_check(cudaMemcpyAsync(&info, info_.as<int>(), sizeof info, cudaMemcpyDeviceToHost, stream_),
-             "copying to the host");
-  cuda_check(cudaStreamSynchronize(stream_), "waiting for cuSOLVER");
-  return info;
-}
-
-bool Cusolver::invert_cholesky(double* matrix, std::int64_t size) {
+bool Cusolver::factor(double* matrix, std::int64_t size) {
   std::size_t device_bytes = 0, host_bytes = 0;
   solver_check(functions_.potrf_size(handle_, parameters_, CUBLAS_FILL_MODE_LOWER, size, CUDA_R_64F, matrix,
                                      size, CUDA_R_64F, &device_bytes, &host_bytes),
                "cusolverDnXpotrf_bufferSize");
-  grow(device_bytes, host_bytes);
+  workspace_.grow(device_bytes);
+  if (host_workspace_.size() < host_bytes) host_workspace_.resize(host_bytes);
   solver_check(functions_.potrf(handle_, parameters_, CUBLAS_FILL_MODE_LOWER, size, CUDA_R_64F, matrix, size,
                                 CUDA_R_64F, workspace_.as<void>(), device_bytes, host_workspace_.data(),
                                 host_bytes, info_.as<int>()),
                "cusolverDnXpotrf");
-  if (status() != 0) return false;
-  solver_check(functions_.trtri_size(handle_, CUBLAS_FILL_MODE_LOWER, CUBLAS_DIAG_NON_UNIT, size, CUDA_R_64F,
-                                     matrix, size, &device_bytes, &host_bytes),
-               "cusolverDnXtrtri_bufferSize");
-  grow(device_bytes, host_bytes);
-  solver_check(functions_.trtri(handle_, CUBLAS_FILL_MODE_LOWER, CUBLAS_DIAG_NON_UNIT, size, CUDA_R_64F,
-                                matrix, size, workspace_.as<void>(), device_bytes, host_workspace_.data(),
-                                host_bytes, info_.as<int>()),
-               "cusolverDnXtrtri");
-  return status() == 0;
+  int failed_at = 0;
+  cuda_check(cudaMemcpyAsync(&failed_at, info_.as<int>(), sizeof failed_at, cudaMemcpyDeviceToHost, stream_),
+             "copying to the host");
+  cuda_check(cudaStreamSynchronize(stream_), "waiting for cuSOLVER");
+  return failed_at == 0;
 }
 
 }  // namespace bise

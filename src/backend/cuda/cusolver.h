@@ -19,16 +19,12 @@ class Cusolver {
   Cusolver(const Cusolver&) = delete;
   Cusolver& operator=(const Cusolver&) = delete;
 
-  // Replaces the lower triangle of `matrix` [size, size], float64 column-major in device memory, by the
-  // inverse L^-1 of its Cholesky factor, A = L L^T. Waits, and returns false where A is not positive
-  // definite.
-  bool invert_cholesky(double* matrix, std::int64_t size);
+  // Replaces the lower triangle of `matrix` [size, size], float64 column-major in device memory, by its
+  // Cholesky factor L, A = L L^T. Waits, and returns false where A is not positive definite.
+  bool factor(double* matrix, std::int64_t size);
 
  private:
   struct Functions;
-  void grow(std::size_t device_bytes, std::size_t host_bytes);
-  // What the routine launched last reports: 0, or the column where it failed.
-  int status();
 
   const Functions& functions_;
   cudaStream_t stream_;

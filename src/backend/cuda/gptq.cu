@@ -57,6 +57,33 @@ __global__ void reversed_kernel(const float* hessian, std::int64_t width, std::i
   }
 }
 
+// Block b inverts the b-th block of the diagonal, a thread a column: forward substitution.
+__global__ void __launch_bounds__(kInverseBlock) invert_blocks_kernel(double* matrix, std::int64_t size) {
+  extern __shared__ double lower[];  // column-major; then the inverse
+  double* inverse = lower + kInverseBlock * kInverseBlock;
+  const std::int64_t first = blockIdx.x * std::int64_t{kInverseBlock};
+  const int count = static_cast<int>(min(size - first, std::int64_t{kInverseBlock})), column = threadIdx.x;
+  double* block = matrix + first * size + first;
+  for (int i = 0; i < count; ++i)
+    if (column < count) lower[i * kInverseBlock + column] = block[i * size + column];
+  __syncthreads();
+  if (column < count)
+    for (int row = column; row < count; ++row) {
+      double sum = row == column ? 1 : 0;
+      for (int k = column; k < row; ++k)
+        sum -= lower[k * kInverseBlock + row] * inverse[k * kInverseBlock + column];
+      inverse[row * kInverseBlock + column] = sum / lower[row * kInverseBlock + row];
+    }
+  __syncthreads();
+  for (int i = 0; i < count; ++i)
+    if (column < count) block[i * size + column] = column < i ? 0 : inverse[column * kInverseBlock + i];
+}
+
+__global__ void clear_upper_kernel(double* matrix, std::int64_t size) {
+  const std::int64_t column = blockIdx.x;
+  for (std::int64_t row = threadIdx.x; row < column; row += kThreads) matrix[column * size + row] = 0;
+}
+
 // Tiles of kTile x kTile through shared memory: the factor is read by columns and written by rows.
 __global__ void upper_kernel(const double* inverse, std::int64_t columns, std::int64_t width, float* upper,
                              int* bad) {
@@ -239,6 +266,13 @@ void reversed_hessian(const float* hessian, std::int64_t width, std::int64_t col
                       cudaStream_t stream) {
   reversed_kernel<<<static_cast<unsigned>(columns), kThreads, 0, stream>>>(hessian, width, columns, order,
                                                                            divisor, damping, matrix);
+}
+
+void invert_diagonal_blocks(double* matrix, std::int64_t size, cudaStream_t stream) {
+  constexpr std::size_t kShared = 2 * kInverseBlock * kInverseBlock * sizeof(double);
+  clear_upper_kernel<<<static_cast<unsigned>(size), kThreads, 0, stream>>>(matrix, size);
+  allow_shared(reinterpret_cast<const void*>(invert_blocks_kernel), kShared);
+  invert_blocks_kernel<<<blocks_for(size, kInverseBlock), kInverseBlock, kShared, stream>>>(matrix, size);
 }
 
 void upper_factor(const double* inverse, std::int64_t columns, std::int64_t width, float* upper, int* bad,

@@ -32,7 +32,11 @@ void weight_ranges(const StoredWeight& weight, std::int64_t group_columns, float
 void reversed_hessian(const float* hessian, std::int64_t width, std::int64_t columns,
                       const std::int32_t* order, float divisor, float damping, double* matrix,
                       cudaStream_t stream);
-// upper [columns, width] = the inverse of the Cholesky factor `inverse` (as trtri leaves it) turned back,
+// Of the lower triangular `matrix` [size, size], column-major: the blocks of kInverseBlock on the diagonal
+// become their inverses, everything above the diagonal zero.
+constexpr int kInverseBlock = 64;
+void invert_diagonal_blocks(double* matrix, std::int64_t size, cudaStream_t stream);
+// upper [columns, width] = the inverse of the Cholesky factor `inverse` (column-major) turned back,
 // zeros below the diagonal. *bad becomes 1 where a diagonal element is not positive.
 void upper_factor(const double* inverse, std::int64_t columns, std::int64_t width, float* upper, int* bad,
                   cudaStream_t stream);

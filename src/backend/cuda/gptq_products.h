@@ -1,14 +1,14 @@
-// GPTQ's two products, by cuBLASLt, always with the algorithm that it proposes first: two runs agree to the
+// GPTQ's products, by cuBLASLt, always with the algorithm that it proposes first: two runs agree to the
 // bit. Belongs to the backend's thread.
 #pragma once
 
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <tuple>
 
 #include "backend/cuda/device_memory.h"
 
@@ -30,16 +30,26 @@ class GptqProducts {
   // `weight` and `upper` have `width` values a row.
   void subtract(const float* errors, std::int64_t rows, std::int64_t depth, const float* upper,
                 std::int64_t columns, std::int64_t width, float* weight, cudaStream_t stream);
+  // Replaces the lower triangular `matrix` [size, size], float64 column-major, by its inverse; what stood
+  // above the diagonal becomes zero. From blocks of kInverseBlock on the diagonal upwards,
+  // [A 0; B C]^-1 = [A^-1 0; -C^-1 B A^-1 C^-1]: on the tensor cores, a fifth of the time that cuSOLVER's
+  // trtri takes.
+  void invert_lower(double* matrix, std::int64_t size, cudaStream_t stream);
 
  private:
   struct Plan;
   struct Shape;
-  using Key = std::tuple<bool, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
-  const Plan& plan_for(const Shape& shape);
+  using Key = std::array<std::int64_t, 12>;
+  void run(const Shape& shape, double factor, const void* a, const void* b, double keep, void* d,
+           cudaStream_t stream);
+  // The blocks of `size` that follow each other from row `first` on, `batch` pairs of them, become inverses
+  // of 2 * `size`; the second of a pair has `second` rows.
+  void join_inverses(double* matrix, std::int64_t stride, std::int64_t first, std::int64_t size,
+                     std::int64_t second, std::int64_t batch, cudaStream_t stream);
   std::unique_ptr<Plan> make_plan(const Shape& shape) const;
 
   cublasLtHandle_t handle_ = nullptr;
-  DeviceBuffer workspace_;
+  DeviceBuffer workspace_, joined_;
   std::map<Key, std::unique_ptr<Plan>> plans_;
 };
 
