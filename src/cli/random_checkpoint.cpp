@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
+#include "base/thread_pool.h"
 #include "cli/random_weights.h"
 #include "formats/model_config.h"
 #include "formats/quantization_config.h"
@@ -116,13 +117,12 @@ class RandomCheckpoint {
   void write() {
     const std::vector<float> ones(static_cast<std::size_t>(config_.hidden_size), 1);
     const Tensor norm = from_float(ones, DType::kBF16, {config_.hidden_size});
-    std::uint64_t seed = 1;
-    for (const Module& module : modules_) {
-      const StoredLinear linear =
-          random_linear(format_of(module).scheme, module.rows, module.columns, ++seed);
-      for (std::int64_t layer = 0; layer < config_.num_hidden_layers; ++layer)
-        write_linear(*writer_, prefix(layer) + module.name, linear, DType::kBF16);
-    }
+    // One core writes some 3 GB/s into memory: Mixtral's 44 GB would take long.
+    ThreadPool pool;
+    pool.parallel_for(static_cast<std::int64_t>(modules_.size()), 1,
+                      [&](std::int64_t begin, std::int64_t end, int) {
+                        for (std::int64_t i = begin; i < end; ++i) write_module(i);
+                      });
     for (std::int64_t layer = 0; layer < config_.num_hidden_layers; ++layer)
       for (const char* name : kNorms) writer_->write(prefix(layer) + name, norm);
     writer_->write("model.norm.weight", norm);
@@ -148,6 +148,14 @@ class RandomCheckpoint {
 
  private:
   static constexpr const char* kNorms[] = {"input_layernorm.weight", "post_attention_layernorm.weight"};
+  // The same bits in every layer.
+  void write_module(std::int64_t index) {
+    const Module& module = modules_[static_cast<std::size_t>(index)];
+    const auto seed = static_cast<std::uint64_t>(index) + 2;
+    const StoredLinear linear = random_linear(format_of(module).scheme, module.rows, module.columns, seed);
+    for (std::int64_t layer = 0; layer < config_.num_hidden_layers; ++layer)
+      write_linear(*writer_, prefix(layer) + module.name, linear, DType::kBF16);
+  }
   static std::string prefix(std::int64_t layer) { return fmt::format("model.layers.{}.", layer); }
   PlannedTensor table(const std::string& name) const {
     return {name, DType::kBF16, {config_.vocab_size, config_.hidden_size}};

@@ -111,7 +111,7 @@ class CheckpointWriter {
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
-  // Each planned tensor once, in any order; dtype and shape must be the planned ones.
+  // Each planned tensor once, in any order, from any thread; dtype and shape must be the planned ones.
   void write(const std::string& name, const Tensor& tensor);
   // Flushes, closes and writes the index. Every planned tensor must have been written.
   void finish();

@@ -47,11 +47,21 @@ std::vector<std::int32_t> expected_output(Decoder& decoder, const GenerationRequ
   return output;
 }
 
-TEST(DeviceDraw, EqualsTheSamplersInBatchesOfEverySize) {
+std::vector<ModelConfig> models() {
+  ModelConfig windows = tiny_config(), experts = tiny_config();
+  windows.sliding_window = {0, 7};  // two block tables
+  experts.architecture = "MixtralForCausalLM";
+  experts.num_local_experts = 4;
+  experts.num_experts_per_tok = 2;
+  return {windows, experts};
+}
+
+class DeviceDraw : public testing::TestWithParam<ModelConfig> {};
+
+TEST_P(DeviceDraw, EqualsTheSamplersInBatchesOfEverySize) {
   const auto backend = cuda_backend();
   if (!backend) GTEST_SKIP() << "no GPU, or built without CUDA";
-  ModelConfig config = tiny_config();
-  config.sliding_window = {0, 7};  // two block tables
+  const ModelConfig& config = GetParam();
   const TinyModel model = tiny_model(*backend, config);
   // Up to 32 rows in a step a row's result depends on that row alone.
   Decoder decoder(*backend, model.config, model.weights, {.max_tokens = 32, .max_logit_rows = 16});
@@ -77,6 +87,9 @@ TEST(DeviceDraw, EqualsTheSamplersInBatchesOfEverySize) {
       EXPECT_EQ(results[i].token_ids, expected[i]) << "request " << i << ", time " << time;
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Models, DeviceDraw, testing::ValuesIn(models()),
+                         [](const auto& each) { return each.param.architecture; });
 
 }  // namespace
 }  // namespace bise

@@ -67,13 +67,14 @@ CudaBackend::CudaBackend(int device)
     : name_(std::string("cuda ") + use_device(device).name),
       stream_(make_stream()),
       uploader_(device),
-      experts_({[this](const LinearInput& in, const LinearWeight& weight, Matrix& out) {
-                  linear(in, weight, out);
-                },
-                [this](const LinearInput& in, const LinearWeight& weight, InputEncoding encoding,
-                       LinearInput& out) { gated_linear(in, weight, encoding, out); },
-                [this](const Matrix& matrix, std::span<float> out) { read(matrix, out); }},
-               stream_) {
+      experts_(
+          {[this](const LinearInput& in, const LinearWeight& weight, Matrix& out) {
+             linear(in, weight, out);
+           },
+           [this](const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight,
+                  cuda::Values out) { multiply(operand_of(in, rows, weight), rows, weight, out); },
+           [this](const void* device, void* host, std::size_t bytes) { copy_to_host(device, host, bytes); }},
+          stream_) {
   cuda_check(cudaEventCreateWithFlags(&uploaded_, cudaEventDisableTiming), "cudaEventCreate");
 }
 
@@ -372,11 +373,11 @@ void CudaBackend::multiply_streamed(const cuda::Encoded& in, std::int64_t rows,
   cuda::streamed_linear(task, stream_);
 }
 
-cuda::Encoded CudaBackend::operand_of(const CudaLinearInput& in, const CudaLinearWeight& linear) {
-  check(in.columns() == linear.columns() && in.type() == linear.input_type(),
+cuda::Encoded CudaBackend::operand_of(cuda::Encoded encoded, std::int64_t rows,
+                                      const CudaLinearWeight& linear) {
+  check(encoded.columns == linear.columns() &&
+            encoded.encoding == static_cast<cuda::Encoding>(linear.input_type()),
         "a linear layer's input has its columns and encoding");
-  cuda::Encoded encoded = in.encoded();
-  const std::int64_t rows = in.rows();
   const std::size_t bytes = static_cast<std::size_t>(rows * encoded.stride) * 2;
   if (encoded.encoding != cuda::Encoding::kBf16 && !linear.multiplies_codes()) {
     inputs_.grow(bytes);
@@ -385,7 +386,7 @@ cuda::Encoded CudaBackend::operand_of(const CudaLinearInput& in, const CudaLinea
     encoded.encoding = cuda::Encoding::kBf16;
   }
   if (linear.permutation()) {
-    check(in.type() == InputType::kNone, "activation order comes with float inputs");
+    check(encoded.encoding == cuda::Encoding::kBf16, "activation order comes with float inputs");
     inputs_.grow(bytes);
     cuda::permute_columns(encoded.codes, linear.permutation(), rows, encoded.stride, inputs_.as<void>(),
                           stream_);
@@ -424,7 +425,7 @@ void CudaBackend::linear(const LinearInput& in, const LinearWeight& weight, Matr
   auto& matrix = dynamic_cast<CudaMatrix&>(out);
   check(matrix.columns() == weight.rows(), "the output has a column per row of the weight");
   matrix.resize(in.rows());
-  multiply(operand_of(input, linear), in.rows(), linear, matrix.values());
+  multiply(operand_of(input.encoded(), in.rows(), linear), in.rows(), linear, matrix.values());
 }
 
 void CudaBackend::gated_linear(const LinearInput& in, const LinearWeight& gate_up, InputEncoding encoding,
@@ -433,7 +434,7 @@ void CudaBackend::gated_linear(const LinearInput& in, const LinearWeight& gate_u
   auto& encoded = dynamic_cast<CudaLinearInput&>(out);
   check(gate_up.rows() == 2 * out.columns(), "gate and up have a row per column of the output");
   const std::int64_t rows = in.rows();
-  const cuda::Encoded operand = operand_of(dynamic_cast<const CudaLinearInput&>(in), linear);
+  const cuda::Encoded operand = operand_of(dynamic_cast<const CudaLinearInput&>(in).encoded(), rows, linear);
   encoded.resize(rows, encoding.type);
   const cuda::Encoded codes = encoded.encoded();
   gate_up_.grow(static_cast<std::size_t>(rows * gate_up.rows()) * sizeof(float));
@@ -545,10 +546,9 @@ std::unique_ptr<StepRecorder> CudaBackend::make_step_recorder() {
   return std::make_unique<CudaStepRecorder>(*this);
 }
 
-void CudaBackend::copy_to_host(const float* device, std::span<float> out) {
+void CudaBackend::copy_to_host(const void* device, void* host, std::size_t bytes) {
   ++waits_;
-  cuda_check(cudaMemcpyAsync(out.data(), device, out.size_bytes(), cudaMemcpyDeviceToHost, stream_),
-             "copying to the host");
+  cuda_check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_), "copying to the host");
   cuda_check(cudaStreamSynchronize(stream_), "waiting for the device");
 }
 
@@ -557,11 +557,11 @@ void CudaBackend::read(const Matrix& matrix, std::span<float> out) {
         "the values fill the matrix");
   if (out.empty()) return;
   const cuda::Values values = cuda_matrix(matrix).values();
-  if (values.type == cuda::Float::kF32) return copy_to_host(static_cast<const float*>(values.data), out);
+  if (values.type == cuda::Float::kF32) return copy_to_host(values.data, out.data(), out.size_bytes());
   sums_.grow(out.size_bytes());
   cuda::to_float(values, static_cast<std::int64_t>(out.size()), sums_.as<float>(), stream_);
   check_launch("read");
-  copy_to_host(sums_.as<float>(), out);
+  copy_to_host(sums_.as<void>(), out.data(), out.size_bytes());
 }
 
 void CudaBackend::read(const LinearInput& input, std::span<float> out) {
@@ -571,7 +571,7 @@ void CudaBackend::read(const LinearInput& input, std::span<float> out) {
   cuda::decode(dynamic_cast<const CudaLinearInput&>(input).encoded(), input.rows(), sums_.as<float>(),
                stream_);
   check_launch("read");
-  copy_to_host(sums_.as<float>(), out);
+  copy_to_host(sums_.as<void>(), out.data(), out.size_bytes());
 }
 
 void CudaBackend::write(std::span<const float> values, std::int64_t rows, Matrix& matrix) {

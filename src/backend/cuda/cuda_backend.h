@@ -81,13 +81,13 @@ class CudaBackend final : public Backend {
  private:
   // out [in.rows(), weight.rows()] of either type.
   // The input as the product takes it.
-  cuda::Encoded operand_of(const CudaLinearInput& in, const CudaLinearWeight& weight);
+  cuda::Encoded operand_of(cuda::Encoded in, std::int64_t rows, const CudaLinearWeight& weight);
   static bool is_streamed(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight);
   void multiply(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight, cuda::Values out);
   void multiply_streamed(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight,
                          bool gated, cuda::Values out, std::int64_t out_stride);
   void multiply_large(cuda::Encoded in, std::int64_t rows, const CudaLinearWeight& weight, cuda::Values out);
-  void copy_to_host(const float* device, std::span<float> out);
+  void copy_to_host(const void* device, void* host, std::size_t bytes);
   // A step's numbers, gathered in page-locked memory and copied together: of `sequences` sequences, of which
   // the batch has the first, with tables of `width` blocks.
   void upload_step(const Batch& batch, std::int64_t sequences, std::int64_t width);

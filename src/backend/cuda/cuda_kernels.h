@@ -60,12 +60,6 @@ void permute_columns(const void* in, const std::int32_t* permutation, std::int64
                      void* out, cudaStream_t stream);
 // The values as [stride, depth], zero beyond `rows`: columns become rows.
 void transpose(Encoded in, std::int64_t rows, std::int64_t depth, Values out, cudaStream_t stream);
-// out[i] = encode(in[rows[i]]) of bf16 rows.
-void gather_rows(Encoded in, const std::int32_t* rows, std::int64_t count, float static_scale, Encoded out,
-                 cudaStream_t stream);
-// out[rows[i]] += weights[i] * in[i]
-void add_scaled_rows(const float* in, const std::int32_t* rows, const float* weights, std::int64_t count,
-                     std::int64_t columns, float* out, cudaStream_t stream);
 void to_float(Values in, std::int64_t count, float* out, cudaStream_t stream);
 void from_float(const float* in, std::int64_t count, Values out, cudaStream_t stream);
 

@@ -113,19 +113,6 @@ __global__ void transpose_kernel(Encoded in, std::int64_t rows, std::int64_t dep
   store_value(out + column * depth + row, value);
 }
 
-__global__ void gather_kernel(Encoded in, const std::int32_t* rows, float static_scale, Encoded out) {
-  __shared__ float scratch[32];
-  const bf16* row = static_cast<const bf16*>(in.codes) + rows[blockIdx.x] * in.stride;
-  encode_row(blockIdx.x, out, static_scale, scratch, [&](std::int64_t c) { return load_value(row + c); });
-}
-
-__global__ void add_scaled_kernel(const float* in, const std::int32_t* rows, const float* weights,
-                                  std::int64_t columns, float* out) {
-  const float weight = weights[blockIdx.x];
-  for (std::int64_t c = threadIdx.x; c < columns; c += kThreads)
-    out[rows[blockIdx.x] * columns + c] += weight * in[blockIdx.x * columns + c];
-}
-
 template <class In, class Out>
 __global__ void convert_kernel(const In* in, std::int64_t count, Out* out) {
   const std::int64_t i = blockIdx.x * std::int64_t{kThreads} + threadIdx.x;
@@ -180,17 +167,6 @@ void transpose(Encoded in, std::int64_t rows, std::int64_t depth, Values out, cu
   const dim3 grid(blocks_for(depth, kThreads), static_cast<unsigned>(in.stride));
   with_type(out,
             [&](auto* values) { transpose_kernel<<<grid, kThreads, 0, stream>>>(in, rows, depth, values); });
-}
-
-void gather_rows(Encoded in, const std::int32_t* rows, std::int64_t count, float static_scale, Encoded out,
-                 cudaStream_t stream) {
-  gather_kernel<<<static_cast<unsigned>(count), threads_for(out.columns), 0, stream>>>(in, rows, static_scale,
-                                                                                       out);
-}
-
-void add_scaled_rows(const float* in, const std::int32_t* rows, const float* weights, std::int64_t count,
-                     std::int64_t columns, float* out, cudaStream_t stream) {
-  add_scaled_kernel<<<static_cast<unsigned>(count), kThreads, 0, stream>>>(in, rows, weights, columns, out);
 }
 
 void to_float(Values in, std::int64_t count, float* out, cudaStream_t stream) {

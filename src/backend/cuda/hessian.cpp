@@ -22,7 +22,7 @@ void CudaBackend::accumulate_hessian(const LinearInput& in, std::span<float> hes
                    .out = {sums_.as<void>(), cuda::Float::kF32}},
                   stream_);
   std::vector<float> products(static_cast<std::size_t>(width * width));
-  copy_to_host(sums_.as<float>(), products);
+  copy_to_host(sums_.as<void>(), products.data(), products.size() * sizeof(float));
   for (std::int64_t i = 0; i < columns; ++i)
     for (std::int64_t j = i; j < columns; ++j)
       hessian[static_cast<std::size_t>(i * columns + j)] +=

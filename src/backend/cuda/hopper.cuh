@@ -52,6 +52,15 @@ __device__ inline void copy_tile(void* to, const CUtensorMap* map, int column, i
       "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row), "l"(cache_policy)
       : "memory");
 }
+// The same of a map of four dimensions (gated_tile_map), of its first and last coordinate.
+__device__ inline void copy_tile_of_halves(void* to, const CUtensorMap* map, int column, int eight_rows,
+                                           std::uint64_t* barrier, std::uint64_t cache_policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%3, %5, %5, %4}], [%2], %6;" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(eight_rows), "r"(0), "l"(cache_policy)
+      : "memory");
+}
 __device__ inline void prefetch_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }

@@ -534,9 +534,6 @@ __global__ void __launch_bounds__(StreamedLayout<(kSteps > 0), kN>::kThreads, 1)
   }
 }
 
-// One for each multiprocessor: blocks wait for each other, so all must run at once.
-int streamed_blocks();
-
 // Fills in what depends on the kernel and starts it.
 template <Operand kOperand, int kSteps, int kN>
 void start_streamed(StreamedTask task, cudaStream_t stream) {

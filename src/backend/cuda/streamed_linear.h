@@ -35,6 +35,8 @@ struct StreamedLinear {
 std::size_t streamed_workspace();
 // Whether gate and up may be joined in the launch: int4 panels do not cross from one to the other.
 bool supports_streamed_gate(const Weight& weight);
+// One for each multiprocessor: blocks wait for each other, so all must run at once.
+int streamed_blocks();
 void streamed_linear(const StreamedLinear& task, cudaStream_t stream);
 
 }  // namespace bise::cuda

@@ -2,7 +2,10 @@
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 
+#include <array>
+
 #include "backend/cuda/device_memory.h"
+#include "backend/cuda/grouped_linear.h"
 #include "backend/cuda/streamed_linear.h"
 #include "base/error.h"
 
@@ -22,24 +25,45 @@ Encode find_encode() {
   return reinterpret_cast<Encode>(function);
 }
 
-}  // namespace
-
-CUtensorMap tile_map(const void* data, int value_bytes, std::int64_t rows, std::int64_t stride,
-                     int tile_rows) {
+// Without a wider promotion: with 256 bytes weights are read 4% slower (H200, 4096 and 14336 columns of
+// e4m3).
+template <std::size_t kDimensions>
+CUtensorMap encode_map(const void* data, int value_bytes, const std::array<cuuint64_t, kDimensions>& shape,
+                       const std::array<cuuint64_t, kDimensions - 1>& strides,
+                       const std::array<cuuint32_t, kDimensions>& tile) {
   static const Encode encode = find_encode();
-  const cuuint64_t shape[] = {static_cast<cuuint64_t>(stride), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t row_bytes[] = {static_cast<cuuint64_t>(stride * value_bytes)};
-  const cuuint32_t tile[] = {static_cast<cuuint32_t>(128 / value_bytes), static_cast<cuuint32_t>(tile_rows)};
-  const cuuint32_t steps[] = {1, 1};
+  std::array<cuuint32_t, kDimensions> steps;
+  steps.fill(1);
   CUtensorMap map;
-  const CUresult status = encode(
-      &map, value_bytes == 2 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT8, 2,
-      const_cast<void*>(data), shape, row_bytes, tile, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult status =
+      encode(&map, value_bytes == 2 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT8,
+             kDimensions, const_cast<void*>(data), shape.data(), strides.data(), tile.data(), steps.data(),
+             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (status != CUDA_SUCCESS)
     throw Error("the CUDA driver refuses a tile map")
         .got("status " + std::to_string(static_cast<int>(status)));
   return map;
+}
+
+}  // namespace
+
+CUtensorMap tile_map(const void* data, int value_bytes, std::int64_t rows, std::int64_t stride,
+                     int tile_rows) {
+  const auto row_bytes = static_cast<cuuint64_t>(stride * value_bytes);
+  return encode_map<2>(data, value_bytes, {static_cast<cuuint64_t>(stride), static_cast<cuuint64_t>(rows)},
+                       {row_bytes},
+                       {static_cast<cuuint32_t>(128 / value_bytes), static_cast<cuuint32_t>(tile_rows)});
+}
+
+CUtensorMap gated_tile_map(const void* data, int value_bytes, std::int64_t half_rows, std::int64_t stride,
+                           int tile_rows) {
+  const auto row_bytes = static_cast<cuuint64_t>(stride * value_bytes);
+  const auto rows = static_cast<cuuint64_t>(half_rows);
+  return encode_map<4>(
+      data, value_bytes, {static_cast<cuuint64_t>(stride), 8, 2, rows / 8},
+      {row_bytes, rows * row_bytes, 8 * row_bytes},
+      {static_cast<cuuint32_t>(128 / value_bytes), 8, 2, static_cast<cuuint32_t>(tile_rows / 16)});
 }
 
 }  // namespace bise::cuda
