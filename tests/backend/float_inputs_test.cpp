@@ -48,5 +48,26 @@ TEST(FloatInputs, LinearLayersEqualTheReference) {
   }
 }
 
+TEST(FloatInputs, HessiansEqualTheReference) {
+  ThreadPool pool(2);
+  const auto backend = make_cpu_backend(pool, available_isas().back(), true);
+  Random random(3);
+  constexpr std::int64_t kRows = 130, kColumns = 192;
+  const Floats inputs = random_rows(kRows, kColumns, random);
+  Floats hessians[2];
+  Backend* backends[2] = {&reference(), backend.get()};
+  for (int b = 0; b < 2; ++b) {
+    hessians[b].resize(kColumns * kColumns);
+    backends[b]->accumulate_hessian(*encode(*backends[b], inputs, kRows, kColumns, {}), hessians[b]);
+  }
+  for (std::size_t i = 0; i < kColumns; ++i)
+    for (std::size_t j = i; j < kColumns; ++j) {
+      const double lengths =
+          std::sqrt(static_cast<double>(hessians[0][i * (kColumns + 1)]) * hessians[0][j * (kColumns + 1)]);
+      ASSERT_NEAR(hessians[1][i * kColumns + j], hessians[0][i * kColumns + j], kUnit * lengths)
+          << i << ", " << j;
+    }
+}
+
 }  // namespace
 }  // namespace bise

@@ -21,7 +21,7 @@ void Hessian::accumulate_float(const float* x, std::int64_t stride, const CpuLin
 void Hessian::accumulate(const CpuLinearInput& in, std::span<float> hessian) {
   const std::int64_t columns = in.columns();
   check(hessian.size() == static_cast<std::size_t>(columns * columns), "the hessian is [columns, columns]");
-  if (isa_ == Isa::kAmx && in.type() == InputType::kNone) {
+  if (isa_ == Isa::kAmx && in.type() == InputType::kNone && !in.halves()) {
     const std::int64_t bytes = syrk_scratch_bytes(in.rows(), columns);
     if (scratch_.size() < bytes) scratch_ = AlignedBuffer<std::byte>(bytes);
     return add_syrk(pool_, in.row_data(0), in.row_bytes(), in.rows(), columns, scratch_.data(),
