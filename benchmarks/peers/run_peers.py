@@ -58,11 +58,11 @@ def wait_until_quiet(limit_percent, timeout_s):
             return
 
 
-def run_measured(command):
+def run_measured(command, environment={}):
     """Runs command; returns (stdout, peak resident MB of that process, others' CPU percent while it ran)."""
     busy, start = cpu_seconds(), time.monotonic()
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdout=output, stderr=errors, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+        process = subprocess.Popen(command, stdout=output, stderr=errors, env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.monotonic() - start
         busy = cpu_seconds() - busy
@@ -74,13 +74,17 @@ def run_measured(command):
         return output.read().decode(), usage.ru_maxrss * 1024 / 1e6, share
 
 
+def llama_cpp_bin(args):
+    return PEERS / "llama.cpp" / ("bin-no-amx" if args.isa == "avx512" else "bin")
+
+
 def bench_llama_cpp(gguf, args):
     """Three tests in one process each: prefill, decode after the prompt, decode from an empty cache.
 
     Flash attention, as measured on AMX: prefill 1870 with it and 1180 without, decode after 512 tokens 93 and 248
     (SmolLM2 Q4_0). So each test has the setting that is best for llama.cpp.
     """
-    base = [str(PEERS / "llama.cpp/bin/llama-bench"), "-m", str(gguf), "-t", str(args.threads), "-r", "1", "-o", "json"]
+    base = [str(llama_cpp_bin(args) / "llama-bench"), "-m", str(gguf), "-t", str(args.threads), "-r", "1", "-o", "json"]
     prompt, output = str(args.prompt_tokens), str(args.output_tokens)
     figures, rss, others = {}, 0.0, 0.0
     for key, test in {"prefill_tok_s": ["-p", prompt, "-n", "0", "-fa", "1"],
@@ -99,13 +103,14 @@ def flags(args):
 
 def bench_transformers(checkpoint, args):
     command = [str(PEERS / "venv/bin/python"), str(HERE / "transformers_bench.py"), str(checkpoint)] + flags(args)
-    text, rss, others = run_measured(command)
+    # oneDNN's name for AVX-512 with bf16, without AMX.
+    text, rss, others = run_measured(command, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"} if args.isa == "avx512" else {})
     return json.loads(text) | {"rss_mb": rss}, others
 
 
 def bench_bise(checkpoint, args):
     """One measurement after one to warm up, as the peers have it."""
-    command = [str(args.bise), "bench", str(checkpoint), "--json", "--repetitions", "1"] + flags(args)
+    command = [str(args.bise), "bench", str(checkpoint), "--json", "--repetitions", "1", "--isa", args.isa] + flags(args)
     text, _, others = run_measured(command)
     figures = json.loads(text)
     figures.pop("samples")
@@ -162,9 +167,9 @@ def best(samples, quiet_percent):
     return figures
 
 
-def peer_versions():
+def peer_versions(args):
     versions = {}
-    manifest = PEERS / "llama.cpp" / "version.json"
+    manifest = llama_cpp_bin(args) / "version.json"
     if manifest.is_file():
         versions["llama.cpp"] = json.loads(manifest.read_text())
     python = PEERS / "venv/bin/python"
@@ -216,6 +221,8 @@ def parse_args():
     parser.add_argument("--prompt-tokens", type=int, default=512)
     parser.add_argument("--output-tokens", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--isa", choices=["auto", "avx512"], default="auto",
+                        help="avx512: all engines without AMX (llama.cpp from install_llama_cpp.sh --no-amx)")
     parser.add_argument("--rounds", type=int, default=3, help="samples of each (default %(default)s)")
     parser.add_argument("--quiet-percent", type=float, default=6.0, help="others' CPU share that counts as quiet")
     parser.add_argument("--quiet-timeout", type=float, default=120.0, help="seconds to wait for it")
@@ -247,7 +254,7 @@ def main():
     result = {
         "device": device, "cpu_flags": cpu_flags, "commit": commit, "date": now.isoformat(timespec="seconds"),
         "prompt_tokens": args.prompt_tokens, "output_tokens": args.output_tokens, "threads": args.threads,
-        "peers": peer_versions(),
+        "isa": args.isa, "peers": peer_versions(args),
         "runs": [{k: run[k] for k in ("engine", "model", "scheme")} | best(taken, args.quiet_percent)
                  | {"samples": taken} for run, taken in zip(runs, samples)],
     }

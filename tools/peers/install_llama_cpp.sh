@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Builds llama.cpp, the C++ peer that bise is measured against, from the PyPI source archive of llama-cpp-python.
 #
-# Usage: tools/peers/install_llama_cpp.sh [target...]
+# Usage: tools/peers/install_llama_cpp.sh [--no-amx] [target...]
 #   Targets default to llama-bench llama-quantize llama-perplexity llama-batched-bench;
 #   name llama-server to build the server as well. An interrupted build goes on where it stopped.
+#   --no-amx: a second build that uses AVX-512 at most, for run_peers.py --isa avx512.
 #
-# Everything lies under ${BISE_PEERS:-$HOME/.cache/bise-peers}; the tools end up in llama.cpp/bin there.
+# Everything lies under ${BISE_PEERS:-$HOME/.cache/bise-peers}; the tools end up in llama.cpp/bin there, or in
+# llama.cpp/bin-no-amx.
 # On a CPU with amx_tile the build is by clang 14: g++ 12 miscompiles _tile_loadconfig, and its AMX build crashes.
 set -euo pipefail
 
@@ -14,7 +16,13 @@ sha256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
 peers=${BISE_PEERS:-$HOME/.cache/bise-peers}
 archive=$peers/download/llama_cpp_python-$version.tar.gz
 source=$peers/llama.cpp/src/vendor/llama.cpp
-build=$peers/llama.cpp/build
+suffix=
+if [ "${1:-}" = --no-amx ]; then
+    suffix=-no-amx
+    shift
+fi
+build=$peers/llama.cpp/build$suffix
+bin=$peers/llama.cpp/bin$suffix
 targets=("$@")
 if [ ${#targets[@]} -eq 0 ]; then
     targets=(llama-bench llama-quantize llama-perplexity llama-batched-bench)
@@ -51,7 +59,8 @@ if grep -qw amx_tile /proc/cpuinfo; then
         apt-get install -y clang-14 libomp-14-dev
     fi
     # clang 14 spells these macros __AMXINT8__ and so on; llama.cpp asks for g++'s names.
-    amx="-D__AMX_TILE__=1 -D__AMX_INT8__=1 -D__AMX_BF16__=1"
+    amx=
+    [ -n "$suffix" ] || amx="-D__AMX_TILE__=1 -D__AMX_INT8__=1 -D__AMX_BF16__=1"
     options+=(
         -DCMAKE_C_COMPILER=clang-14 -DCMAKE_CXX_COMPILER=clang++-14
         "-DCMAKE_C_FLAGS=$amx" "-DCMAKE_CXX_FLAGS=$amx"
@@ -64,12 +73,12 @@ if [ ! -f "$build/build.ninja" ]; then
 fi
 ninja -C "$build" "${targets[@]}"
 
-mkdir -p "$peers/llama.cpp/bin"
+mkdir -p "$bin"
 for target in "${targets[@]}"; do
-    ln -sf "$build/bin/$target" "$peers/llama.cpp/bin/$target"
+    ln -sf "$build/bin/$target" "$bin/$target"
 done
 # What run_peers.py reports beside its figures.
-cat >"$peers/llama.cpp/version.json" <<JSON
-{"llama_cpp_python": "$version", "compiler": "$compiler", "amx": $(grep -qw amx_tile /proc/cpuinfo && echo true || echo false)}
+cat >"$bin/version.json" <<JSON
+{"llama_cpp_python": "$version", "compiler": "$compiler", "amx": $([ -z "$suffix" ] && grep -qw amx_tile /proc/cpuinfo && echo true || echo false)}
 JSON
-echo "built in $peers/llama.cpp/bin: ${targets[*]}"
+echo "built in $bin: ${targets[*]}"
