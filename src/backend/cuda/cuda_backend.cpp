@@ -9,6 +9,7 @@
 #include "backend/cuda/cuda_gptq_solver.h"
 #include "backend/cuda/cuda_step_recorder.h"
 #include "backend/cuda/large_int8.h"
+#include "backend/cuda/sliced_linear.h"
 #include "backend/cuda/streamed_linear.h"
 #include "base/check.h"
 #include "base/clock.h"
@@ -296,30 +297,31 @@ void CudaBackend::add_rms_norm(const Matrix* delta, Matrix& residual, const Devi
   check_launch("add_rms_norm");
 }
 
-void CudaBackend::multiply_large(cuda::Encoded in, std::int64_t rows, const CudaLinearWeight& linear,
+bool CudaBackend::leaves_sums(const CudaLinearWeight& weight, std::int64_t rows) {
+  return weight.multiplies_codes() && rows < kScaledRows;
+}
+
+CudaBackend::LargeSums CudaBackend::multiply_to_sums(const cuda::Encoded& in, std::int64_t rows,
+                                                     const CudaLinearWeight& linear) {
+  const cuda::Weight& weight = linear.weight();
+  const bool integers = weight.format == cuda::WeightFormat::kInt8;
+  sums_.grow(static_cast<std::size_t>(rows * weight.rows) * 4);
+  large_.multiply({.operands = integers ? LargeLinear::Operands::kInt8 : LargeLinear::Operands::kFp8Codes,
+                   .in = in.codes,
+                   .weight = weight.codes,
+                   .rows = rows,
+                   .columns = weight.rows,
+                   .stride = weight.stride,
+                   .out = {sums_.as<void>(), cuda::Float::kF32}},
+                  stream_);
+  return {integers, {in.scales, weight.scales, linear.bias()}};
+}
+
+void CudaBackend::multiply_large(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& linear,
                                  cuda::Values out) {
   const cuda::Weight& weight = linear.weight();
-  LargeLinear::Product product{.in = in.codes,
-                               .weight = weight.codes,
-                               .in_scales = in.scales,
-                               .weight_scales = weight.scales,
-                               .rows = rows,
-                               .columns = weight.rows,
-                               .stride = weight.stride,
-                               .out = out};
-  if (linear.multiplies_codes()) {
-    product.operands = weight.format == cuda::WeightFormat::kInt8 ? LargeLinear::Operands::kInt8
-                                                                  : LargeLinear::Operands::kFp8;
-  } else if (weight.format != cuda::WeightFormat::kBf16) {
-    expanded_.grow(static_cast<std::size_t>(weight.rows * weight.stride) * 2);
-    if (weight.format == cuda::WeightFormat::kInt4Panels)
-      cuda::dequantize_panels(weight, expanded_.as<void>(), stream_);
-    else
-      cuda::dequantize(weight, expanded_.as<void>(), stream_);
-    product.weight = expanded_.as<void>();
-  }
-  const bool integers = product.operands == LargeLinear::Operands::kInt8;
-  if (integers && rows >= cuda::kLargeInt8Rows && !linear.bias() && out.type == cuda::Float::kBf16 &&
+  const bool integers = linear.multiplies_codes() && weight.format == cuda::WeightFormat::kInt8;
+  if (integers && !leaves_sums(linear, rows) && !linear.bias() && out.type == cuda::Float::kBf16 &&
       cuda::supports_large_int8(weight.rows) &&
       cuda::large_int8({.in = in.codes,
                         .weight = weight.codes,
@@ -331,27 +333,47 @@ void CudaBackend::multiply_large(cuda::Encoded in, std::int64_t rows, const Cuda
                         .out = out.data},
                        stream_))
     return;
-  const bool scaled_by_product = product.operands == LargeLinear::Operands::kFp8;
+  if (integers || leaves_sums(linear, rows)) {
+    const LargeSums sums = multiply_to_sums(in, rows, linear);
+    return cuda::scale_sums(sums_.as<void>(), sums.integers, rows, weight.rows, sums.scales, out, stream_);
+  }
+  LargeLinear::Product product{.in = in.codes,
+                               .weight = weight.codes,
+                               .in_scales = in.scales,
+                               .weight_scales = weight.scales,
+                               .rows = rows,
+                               .columns = weight.rows,
+                               .stride = weight.stride,
+                               .out = out};
+  const bool scaled_by_product = linear.multiplies_codes();
+  if (scaled_by_product) {
+    product.operands = LargeLinear::Operands::kFp8;
+  } else if (weight.format != cuda::WeightFormat::kBf16) {
+    expanded_.grow(static_cast<std::size_t>(weight.rows * weight.stride) * 2);
+    if (weight.format == cuda::WeightFormat::kInt4Panels)
+      cuda::dequantize_panels(weight, expanded_.as<void>(), stream_);
+    else
+      cuda::dequantize(weight, expanded_.as<void>(), stream_);
+    product.weight = expanded_.as<void>();
+  }
   const float* row_scales = scaled_by_product ? nullptr : in.scales;
-  const bool scales_after = integers || linear.bias() || row_scales;
-  if (!scales_after) return large_.multiply(product, stream_);
+  if (!linear.bias() && !row_scales) return large_.multiply(product, stream_);
   sums_.grow(static_cast<std::size_t>(rows * weight.rows) * 4);
   product.out = {sums_.as<void>(), cuda::Float::kF32};
   large_.multiply(product, stream_);
-  cuda::scale_sums(sums_.as<void>(), integers, rows, weight.rows, row_scales,
-                   integers ? weight.scales : nullptr, linear.bias(), out, stream_);
+  cuda::scale_sums(sums_.as<void>(), false, rows, weight.rows, {row_scales, nullptr, linear.bias()}, out,
+                   stream_);
 }
 
 void CudaBackend::multiply_streamed(const cuda::Encoded& in, std::int64_t rows,
                                     const CudaLinearWeight& linear, bool gated, cuda::Values out,
                                     std::int64_t out_stride) {
   const cuda::Weight& weight = linear.weight();
-  if (streamed_.size() == 0) {
-    streamed_.grow(cuda::streamed_workspace());
-    cuda_check(cudaMemsetAsync(streamed_.as<void>(), 0, streamed_.size(), stream_), "cudaMemset");
-  }
   const bool has_panels = weight.format == cuda::WeightFormat::kInt4Panels;
   const int value_bytes = in.encoding == cuda::Encoding::kBf16 ? 2 : 1;
+  const int slice = has_panels || rows > cuda::kStreamedRows
+                        ? 0
+                        : cuda::sliced_tile_rows(weight.rows, weight.stride * value_bytes);
   cuda::StreamedLinear task{
       .weight_tiles = {},
       .input_tiles = cuda::tile_map(in.codes, value_bytes, rows, in.stride, cuda::input_tile_rows(rows)),
@@ -365,11 +387,17 @@ void CudaBackend::multiply_streamed(const cuda::Encoded& in, std::int64_t rows,
       .weight_scales = weight.scales,
       .bias = linear.bias(),
       .out = out,
-      .out_stride = out_stride,
-      .workspace = streamed_.as<void>()};
+      .out_stride = out_stride};
   if (!has_panels)
-    task.weight_tiles = cuda::tile_map(weight.codes, value_bytes, cuda::padded_rows(weight.rows),
-                                       weight.stride, cuda::kWeightTileRows);
+    task.weight_tiles =
+        cuda::tile_map(weight.codes, value_bytes, cuda::padded_rows(weight.rows), weight.stride,
+                       slice == 0 ? cuda::kWeightTileRows : slice / (gated ? 2 : 1));
+  if (slice > 0) return cuda::sliced_linear(task, slice, stream_);
+  if (streamed_.size() == 0) {
+    streamed_.grow(cuda::streamed_workspace());
+    cuda_check(cudaMemsetAsync(streamed_.as<void>(), 0, streamed_.size(), stream_), "cudaMemset");
+  }
+  task.workspace = streamed_.as<void>();
   cuda::streamed_linear(task, stream_);
 }
 
@@ -401,18 +429,21 @@ bool CudaBackend::is_streamed(const cuda::Encoded& in, std::int64_t rows, const 
     return rows <= kPanelRows || !LargeLinear::supports(linear.rows());
   const bool same_operands = linear.multiplies_codes() ||
                              (format == cuda::WeightFormat::kBf16 && in.encoding == cuda::Encoding::kBf16);
-  const bool is_e4m3 = format == cuda::WeightFormat::kFp8;
-  return same_operands && (rows <= (is_e4m3 ? cuda::kStreamedRows : cuda::kStreamedRowsOfOthers) ||
-                           !LargeLinear::supports(linear.rows()));
+  return same_operands && (rows <= cuda::kStreamedRows || !LargeLinear::supports(linear.rows()));
+}
+
+// Of what is not streamed.
+bool CudaBackend::is_large(std::int64_t rows, const CudaLinearWeight& linear) {
+  return LargeLinear::supports(linear.rows()) &&
+         (rows > kSmallRows || linear.weight().format == cuda::WeightFormat::kBf16 ||
+          linear.multiplies_codes());
 }
 
 void CudaBackend::multiply(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& linear,
                            cuda::Values out) {
   if (is_streamed(in, rows, linear))
     multiply_streamed(in, rows, linear, false, out, linear.rows());
-  else if (LargeLinear::supports(linear.rows()) &&
-           (rows > kSmallRows || linear.weight().format == cuda::WeightFormat::kBf16 ||
-            linear.multiplies_codes()))
+  else if (is_large(rows, linear))
     multiply_large(in, rows, linear, out);
   else
     cuda::small_linear(in, rows, linear.weight(), linear.bias(), out, stream_);
@@ -444,6 +475,10 @@ void CudaBackend::gated_linear(const LinearInput& in, const LinearWeight& gate_u
                                         : cuda::Values{gate_up_.as<void>(), cuda::Float::kF32};
     multiply_streamed(operand, rows, linear, true, gated, out.columns());
     if (!in_place) cuda::encode(gated, rows, encoding.scale, codes, stream_);
+  } else if (is_large(rows, linear) && leaves_sums(linear, rows) && cuda::supports_gate_of_sums(codes)) {
+    const LargeSums sums = multiply_to_sums(operand, rows, linear);
+    cuda::gate_sums_and_encode(sums_.as<void>(), sums.integers, sums.scales, rows, encoding.scale, codes,
+                               stream_);
   } else {
     // Many rows are bound by the memory that gate and up pass through.
     const cuda::Values both{gate_up_.as<void>(), rows > kSmallRows ? cuda::Float::kBf16 : cuda::Float::kF32};
@@ -495,9 +530,12 @@ void CudaBackend::attention(const AttentionShape& shape, CacheLayer layer, std::
   if (encoding.type == InputType::kNone && codes.stride == out.columns()) {
     attend({codes.codes, cuda::Float::kBf16});
   } else {
+    // Many rows are bound by the memory that they pass through.
     sums_.grow(static_cast<std::size_t>(step_.tokens * out.columns()) * sizeof(float));
-    attend({sums_.as<void>(), cuda::Float::kF32});
-    cuda::encode({sums_.as<void>(), cuda::Float::kF32}, step_.tokens, encoding.scale, codes, stream_);
+    const cuda::Values values{sums_.as<void>(),
+                              step_.tokens > kSmallRows ? cuda::Float::kBf16 : cuda::Float::kF32};
+    attend(values);
+    cuda::encode(values, step_.tokens, encoding.scale, codes, stream_);
   }
   check_launch("attention");
 }

@@ -3,7 +3,7 @@
 // small_linear.cu (all others), of many rows in large_linear.cpp (cuBLASLt); attention.cu, norm.cu, rope.cu,
 // encode.cu, embed.cu and experts.cpp hold the operations of those names.
 //
-// Determinism: with up to 32 rows in a step (FP8 and int4 weights: 64), a row's result depends on that row
+// Determinism: with up to 32 rows in a step (int4 weights: 64), a row's result depends on that row
 // alone. Beyond, cuBLASLt takes an algorithm by the number of rows, and which one by time (large_linear.h).
 //
 // Workspace beyond what make_* allocates grows when a step is larger than any before it. Decode steps are
@@ -25,7 +25,9 @@ class CudaBackend final : public Backend {
  public:
   static constexpr std::int64_t kSmallRows = 64;
   // Beyond, int4 weights are expanded for cuBLASLt.
-  static constexpr std::int64_t kPanelRows = 256;
+  static constexpr std::int64_t kPanelRows = 512;
+  // From so many rows on the products of codes scale their sums themselves.
+  static constexpr std::int64_t kScaledRows = 384;
 
   explicit CudaBackend(int device);
   ~CudaBackend() override;
@@ -82,11 +84,22 @@ class CudaBackend final : public Backend {
   // out [in.rows(), weight.rows()] of either type.
   // The input as the product takes it.
   cuda::Encoded operand_of(cuda::Encoded in, std::int64_t rows, const CudaLinearWeight& weight);
+  static bool is_large(std::int64_t rows, const CudaLinearWeight& weight);
   static bool is_streamed(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight);
   void multiply(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight, cuda::Values out);
   void multiply_streamed(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight,
                          bool gated, cuda::Values out, std::int64_t out_stride);
-  void multiply_large(cuda::Encoded in, std::int64_t rows, const CudaLinearWeight& weight, cuda::Values out);
+  // Sums that cuBLASLt leaves unscaled, in sums_.
+  struct LargeSums {
+    bool integers = false;
+    cuda::SumScales scales;
+  };
+  // The product of few enough rows that sums may pass through memory, or of codes that no other product
+  // scales.
+  static bool leaves_sums(const CudaLinearWeight& weight, std::int64_t rows);
+  LargeSums multiply_to_sums(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight);
+  void multiply_large(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight,
+                      cuda::Values out);
   void copy_to_host(const void* device, void* host, std::size_t bytes);
   // A step's numbers, gathered in page-locked memory and copied together: of `sequences` sequences, of which
   // the batch has the first, with tables of `width` blocks.

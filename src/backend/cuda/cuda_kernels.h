@@ -51,6 +51,14 @@ void add_rms_norm(Values delta, float* residual, std::int64_t residual_rows, con
 void encode(Values in, std::int64_t rows, float static_scale, Encoded out, cudaStream_t stream);
 // silu(gate) * up of gate_up [rows, 2 * out.columns], encoded.
 void gate_and_encode(Values gate_up, std::int64_t rows, float static_scale, Encoded out, cudaStream_t stream);
+// What sums of codes are multiplied with, for each row of the output and each column, and what is added.
+struct SumScales {
+  const float *rows = nullptr, *columns = nullptr, *bias = nullptr;
+};
+// gate_and_encode() of sums of codes, int32 or float32, that are scaled first. `scales.columns` is there.
+bool supports_gate_of_sums(const Encoded& out);
+void gate_sums_and_encode(const void* sums, bool integers, const SumScales& scales, std::int64_t rows,
+                          float static_scale, Encoded out, cudaStream_t stream);
 // Back to floats [rows, columns], codes times scales.
 void decode(Encoded in, std::int64_t rows, float* out, cudaStream_t stream);
 // The codes alone as bf16 [rows, stride]; exact.
@@ -88,7 +96,7 @@ struct StepView {
 struct CacheView {
   void *keys = nullptr, *values = nullptr;
   Float type = Float::kBf16;
-  std::int64_t block_size = 0, num_kv_heads = 0, head_dim = 0;
+  std::int64_t num_blocks = 0, block_size = 0, num_kv_heads = 0, head_dim = 0;
   float key_scale = 1, value_scale = 1;  // of kE4M3: what its codes are multiplied with
 };
 
@@ -129,9 +137,9 @@ void small_linear(const Encoded& in, std::int64_t rows, const Weight& weight, co
 
 // dequantize.cu: the weight's values as bf16 [rows, stride].
 void dequantize(const Weight& weight, void* out, cudaStream_t stream);
-// out[r, n] = sums[r, n] * row_scales[r] * column_scales[n] + bias[n] (null: 1, 1, 0), sums int32 or float32.
+// out[r, n] = sums[r, n] * scales.rows[r] * scales.columns[n] + scales.bias[n] (null: 1, 1, 0), sums int32 or
+// float32.
 void scale_sums(const void* sums, bool integers, std::int64_t rows, std::int64_t columns,
-                const float* row_scales, const float* column_scales, const float* bias, Values out,
-                cudaStream_t stream);
+                const SumScales& scales, Values out, cudaStream_t stream);
 
 }  // namespace bise::cuda

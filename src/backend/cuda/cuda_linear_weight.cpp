@@ -290,11 +290,11 @@ void CudaLinearWeight::make_panels() {
   const DeviceBuffer scratch(sizeof(int));
   const cuda::PanelScale scale = cuda::exact_panel_scale(weight_, scratch.as<void>(), nullptr);
   cuda::Int4Panels panels = cuda::panels_of(weight_, scale);
-  DeviceBuffer data(cuda::panel_bytes(weight_, panels));
-  cuda::make_panels(weight_, panels, data.as<void>(), nullptr);
+  panels_ = PooledBuffer(cuda::panel_bytes(weight_, panels));
+  cuda::make_panels(weight_, panels, panels_.data(), nullptr);
   cuda_check(cudaStreamSynchronize(nullptr), "packing int4 weights");
-  panels.data = data.as<void>();
-  codes_ = std::move(data);
+  panels.data = panels_.data();
+  codes_ = DeviceBuffer();
   zero_points_ = DeviceBuffer();
   if (scale != cuda::PanelScale::kNone) scales_ = DeviceBuffer();
   weight_.format = WeightFormat::kInt4Panels;
@@ -306,7 +306,7 @@ void CudaLinearWeight::make_panels() {
 
 std::int64_t CudaLinearWeight::bytes() const {
   return static_cast<std::int64_t>(codes_.size() + scales_.size() + zero_points_.size() + levels_.size() +
-                                   bias_.size() + permutation_.size());
+                                   bias_.size() + permutation_.size() + panels_.size());
 }
 
 }  // namespace bise

@@ -129,6 +129,7 @@ cuda::CacheView CudaKvCache::layer(std::int64_t slot) const {
           shape_.dtype == DType::kBF16     ? cuda::Float::kBf16
           : shape_.dtype == DType::kF8E4M3 ? cuda::Float::kE4M3
                                            : cuda::Float::kF32,
+          shape_.num_blocks,
           shape_.block_size,
           shape_.num_kv_heads,
           shape_.head_dim};

@@ -52,6 +52,7 @@ class CudaLinearWeight final : public LinearWeight {
   cuda::Weight weight_;
   bool multiplies_codes_ = false;
   DeviceBuffer codes_, scales_, zero_points_, levels_, bias_, permutation_;
+  PooledBuffer panels_;
 };
 
 class CudaTensor final : public DeviceTensor {

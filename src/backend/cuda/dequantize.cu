@@ -1,5 +1,7 @@
 // Weights expanded to bf16 for the large products of cuBLASLt, and the scales applied after those.
 #include "backend/cuda/device_math.cuh"
+#include "backend/cuda/hopper.cuh"
+#include "backend/cuda/launch.cuh"
 
 namespace bise::cuda {
 namespace {
@@ -39,17 +41,30 @@ __global__ void dequantize_kernel(Weight weight, bf16* out) {
   *reinterpret_cast<uint4*>(out + row * weight.stride + first) = *reinterpret_cast<const uint4*>(values);
 }
 
-template <class Sum, class Out>
-__global__ void scale_kernel(const Sum* sums, std::int64_t columns, const float* row_scales,
-                             const float* column_scales, const float* bias, Out* out) {
-  const std::int64_t column = blockIdx.x * std::int64_t{kThreads} + threadIdx.x;
-  if (column >= columns) return;
-  const std::int64_t at = blockIdx.y * columns + column;
-  float value = static_cast<float>(sums[at]);
-  if (column_scales) value *= column_scales[column];
-  if (row_scales) value *= row_scales[blockIdx.y];
-  if (bias) value += bias[column];
-  store_value(out + at, value);
+constexpr int kScaledTogether = 4;  // columns of a thread, where they divide by it
+
+template <int kColumns, class Sum, class Out>
+__global__ void scale_kernel(const Sum* sums, std::int64_t columns, SumScales scales, Out* out) {
+  const std::int64_t first = (blockIdx.x * std::int64_t{kThreads} + threadIdx.x) * kColumns;
+  let_next_kernel_begin();
+  wait_for_earlier_kernels();
+  if (first >= columns) return;
+  const std::int64_t at = blockIdx.y * columns + first;
+  using In = std::conditional_t<kColumns == 1, Sum, uint4>;
+  alignas(16) Sum in[kColumns];
+  *reinterpret_cast<In*>(in) = *reinterpret_cast<const In*>(sums + at);
+  alignas(16) Out result[kColumns];
+  const float row_scale = scales.rows ? scales.rows[blockIdx.y] : 1.f;
+#pragma unroll
+  for (int i = 0; i < kColumns; ++i) {
+    float value = static_cast<float>(in[i]);
+    if (scales.columns) value *= scales.columns[first + i];
+    value *= row_scale;
+    if (scales.bias) value += scales.bias[first + i];
+    store_value(result + i, value);
+  }
+  using Result = std::conditional_t<kColumns == 1, Out, std::conditional_t<sizeof(Out) == 4, uint4, uint2>>;
+  *reinterpret_cast<Result*>(out + at) = *reinterpret_cast<const Result*>(result);
 }
 
 }  // namespace
@@ -60,16 +75,21 @@ void dequantize(const Weight& weight, void* out, cudaStream_t stream) {
 }
 
 void scale_sums(const void* sums, bool integers, std::int64_t rows, std::int64_t columns,
-                const float* row_scales, const float* column_scales, const float* bias, Values out,
-                cudaStream_t stream) {
-  const dim3 grid(blocks_for(columns, kThreads), static_cast<unsigned>(rows));
+                const SumScales& scales, Values out, cudaStream_t stream) {
+  const bool together = columns % kScaledTogether == 0;
+  const dim3 grid(blocks_for(columns / (together ? kScaledTogether : 1), kThreads),
+                  static_cast<unsigned>(rows));
   with_type(out, [&](auto* values) {
+    using Out = std::remove_pointer_t<decltype(values)>;
+    const auto start = [&](auto* in) {
+      using Sum = std::remove_cv_t<std::remove_pointer_t<decltype(in)>>;
+      launch(together ? scale_kernel<kScaledTogether, Sum, Out> : scale_kernel<1, Sum, Out>, grid, kThreads,
+             0, stream, in, columns, scales, values);
+    };
     if (integers)
-      scale_kernel<<<grid, kThreads, 0, stream>>>(static_cast<const std::int32_t*>(sums), columns, row_scales,
-                                                  column_scales, bias, values);
+      start(static_cast<const std::int32_t*>(sums));
     else
-      scale_kernel<<<grid, kThreads, 0, stream>>>(static_cast<const float*>(sums), columns, row_scales,
-                                                  column_scales, bias, values);
+      start(static_cast<const float*>(sums));
   });
 }
 

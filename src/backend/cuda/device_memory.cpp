@@ -1,6 +1,8 @@
 #include "backend/cuda/device_memory.h"
 
 #include <atomic>
+#include <map>
+#include <mutex>
 
 #include "base/error.h"
 
@@ -8,6 +10,23 @@ namespace bise {
 namespace {
 
 std::atomic<std::uint64_t> moves = 0;
+
+// Of the current device.
+cudaMemPool_t weight_pool() {
+  int device = 0;
+  cuda_check(cudaGetDevice(&device), "cudaGetDevice");
+  static std::mutex mutex;
+  static std::map<int, cudaMemPool_t> pools;
+  const std::lock_guard lock(mutex);
+  cudaMemPool_t& pool = pools[device];
+  if (pool) return pool;
+  cudaMemPoolProps properties = {};
+  properties.allocType = cudaMemAllocationTypePinned;
+  properties.location.type = cudaMemLocationTypeDevice;
+  properties.location.id = device;
+  cuda_check(cudaMemPoolCreate(&pool, &properties), "cudaMemPoolCreate");
+  return pool;
+}
 
 }  // namespace
 
@@ -53,6 +72,21 @@ void copy_to_device(void* device, const void* host, std::size_t bytes) {
 
 void DeviceBuffer::upload(const void* host, std::size_t bytes, std::size_t offset) {
   copy_to_device(as<char>() + offset, host, bytes);
+}
+
+PooledBuffer::PooledBuffer(std::size_t bytes) {
+  cuda_check(cudaMallocFromPoolAsync(&data_, bytes, weight_pool(), cudaStreamLegacy),
+             "cudaMallocFromPoolAsync");
+  size_ = bytes;
+  // Other streams than the one it was asked on use it.
+  cuda_check(cudaStreamSynchronize(cudaStreamLegacy), "waiting for memory");
+}
+
+// What still uses it was launched before, on whatever stream.
+PooledBuffer::~PooledBuffer() {
+  if (!data_) return;
+  cudaDeviceSynchronize();
+  cudaFreeAsync(data_, cudaStreamLegacy);
 }
 
 PinnedBuffer::~PinnedBuffer() {

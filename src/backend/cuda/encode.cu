@@ -31,31 +31,58 @@ __global__ void encode_kernel(const T* in, float static_scale, Encoded out) {
   encode_row(blockIdx.x, out, static_scale, scratch, [&](std::int64_t c) { return load_value(row + c); });
 }
 
-// Exponential and quotient of the special function unit: a relative error of some 2^-21, well under what any
-// encoding rounds.
+// Exponential and reciprocal of the special function unit: a relative error of some 2^-21, well under what
+// any encoding rounds.
 __device__ inline float gated(float gate, float up) {
-  return __fdividef(gate, 1.f + __expf(-gate)) * up;
+  float exponential, sigmoid;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(exponential) : "f"(gate * -1.44269504f));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(sigmoid) : "f"(1.f + exponential));
+  return gate * sigmoid * up;
 }
 
-template <int kVectors, class T>
-__global__ void __launch_bounds__(kMostRowThreads)
-    gate_vectors_kernel(const T* gate_up, float static_scale, Encoded out) {
+// values *= row_scale * column scales, + bias, of a vector of sums.
+__device__ inline void scale_wide(const SumScales& scales, float row_scale, std::int64_t column,
+                                  float (&values)[kWide]) {
+  float columns[kWide];
+  load_wide(scales.columns + column, columns);
+#pragma unroll
+  for (int i = 0; i < kWide; ++i) values[i] = values[i] * columns[i] * row_scale;
+  if (!scales.bias) return;
+  load_wide(scales.bias + column, columns);
+#pragma unroll
+  for (int i = 0; i < kWide; ++i) values[i] += columns[i];
+}
+
+// Two blocks share a multiprocessor where kMost is half of what it may be: one reads while the other writes.
+template <int kVectors, int kMost, class T>
+__global__ void __launch_bounds__(kMost, kMostRowThreads / kMost)
+    gate_vectors_kernel(const T* gate_up, SumScales scales, float static_scale, Encoded out) {
   __shared__ float scratch[32];
   let_next_kernel_begin();
   wait_for_earlier_kernels();
   const T* row = gate_up + blockIdx.x * 2 * out.columns;
-  float values[kVectors][kWide] = {}, up[kVectors][kWide];
+  WideRaw<T> gates[kVectors], ups[kVectors];
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
     if (wide_column(v) >= out.columns) continue;
-    load_wide(row + wide_column(v), values[v]);
-    load_wide(row + out.columns + wide_column(v), up[v]);
+    gates[v] = *reinterpret_cast<const WideRaw<T>*>(row + wide_column(v));
+    ups[v] = *reinterpret_cast<const WideRaw<T>*>(row + out.columns + wide_column(v));
   }
+  const float row_scale = scales.rows ? scales.rows[blockIdx.x] : 1.f;
+  float values[kVectors][kWide] = {};
 #pragma unroll
-  for (int v = 0; v < kVectors; ++v)
-    if (wide_column(v) < out.columns)
+  for (int v = 0; v < kVectors; ++v) {
+    if (wide_column(v) >= out.columns) continue;
+    float up[kWide];
+    load_wide(gates[v].values, values[v]);
+    load_wide(ups[v].values, up);
+    if (scales.columns) {
+      scale_wide(scales, row_scale, wide_column(v), values[v]);
+      scale_wide(scales, row_scale, out.columns + wide_column(v), up);
+    }
 #pragma unroll
-      for (int i = 0; i < kWide; ++i) values[v][i] = gated(values[v][i], up[v][i]);
+    for (int i = 0; i < kWide; ++i) values[v][i] = gated(values[v][i], up[i]);
+  }
   encode_vectors(blockIdx.x, out, static_scale, scratch, values);
 }
 
@@ -134,18 +161,49 @@ void encode(Values in, std::int64_t rows, float static_scale, Encoded out, cudaS
   });
 }
 
+namespace {
+
+// False where no row of vectors fits.
+template <class T>
+bool gate_vectors(const T* values, const SumScales& scales, std::int64_t rows, float static_scale,
+                  const Encoded& out, cudaStream_t stream) {
+  constexpr int kHalf = kMostRowThreads / 2;
+  const auto start = [&](auto most, const RowShape& shape) {
+    with_vectors(shape.vectors, [&](auto vectors) {
+      launch(gate_vectors_kernel<decltype(vectors)::value, decltype(most)::value, T>,
+             static_cast<unsigned>(rows), shape.threads, 0, stream, values, scales, static_scale, out);
+    });
+    return true;
+  };
+  if constexpr (std::is_same_v<T, bf16>)  // many rows
+    if (const RowShape shape = row_shape(out.columns, out.stride, kHalf); shape.vectors > 0)
+      return start(std::integral_constant<int, kHalf>(), shape);
+  const RowShape shape = row_shape(out.columns, out.stride);
+  return shape.vectors > 0 && start(std::integral_constant<int, kMostRowThreads>(), shape);
+}
+
+}  // namespace
+
 void gate_and_encode(Values gate_up, std::int64_t rows, float static_scale, Encoded out,
                      cudaStream_t stream) {
   with_type(gate_up, [&](auto* values) {
     using T = std::remove_pointer_t<decltype(values)>;
-    if (const RowShape shape = row_shape(out.columns, out.stride); shape.vectors > 0)
-      return with_vectors(shape.vectors, [&](auto vectors) {
-        launch(gate_vectors_kernel<decltype(vectors)::value, T>, static_cast<unsigned>(rows), shape.threads,
-               0, stream, values, static_scale, out);
-      });
-    launch(gate_kernel<T>, static_cast<unsigned>(rows), threads_for(out.columns), 0, stream, values,
-           static_scale, out);
+    if (!gate_vectors<T>(values, {}, rows, static_scale, out, stream))
+      launch(gate_kernel<T>, static_cast<unsigned>(rows), threads_for(out.columns), 0, stream, values,
+             static_scale, out);
   });
+}
+
+bool supports_gate_of_sums(const Encoded& out) {
+  return row_shape(out.columns, out.stride).vectors > 0;
+}
+
+void gate_sums_and_encode(const void* sums, bool integers, const SumScales& scales, std::int64_t rows,
+                          float static_scale, Encoded out, cudaStream_t stream) {
+  if (integers)
+    gate_vectors(static_cast<const std::int32_t*>(sums), scales, rows, static_scale, out, stream);
+  else
+    gate_vectors(static_cast<const float*>(sums), scales, rows, static_scale, out, stream);
 }
 
 void decode(Encoded in, std::int64_t rows, float* out, cudaStream_t stream) {

@@ -61,6 +61,7 @@ __device__ inline void copy_tile_of_halves(void* to, const CUtensorMap* map, int
       "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(eight_rows), "r"(0), "l"(cache_policy)
       : "memory");
 }
+// A kernel's parameter.
 __device__ inline void prefetch_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
@@ -104,6 +105,11 @@ __device__ inline void writes_visible_to_products() {
 // A barrier of `threads` threads of the block; 0 is __syncthreads' own.
 __device__ inline void sync_threads_of(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
+// The thread counts for the barrier and goes on.
+__device__ inline void arrive_at(int barrier, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
 // Every kernel started by launch.cuh calls both. The next kernel's blocks may take their places once all

@@ -16,8 +16,7 @@ struct LargeInt8 {
   void* out = nullptr;  // bf16 [rows, columns]
 };
 
-// Whether this build has it and the widths suit it; worth it from kLargeInt8Rows rows.
-constexpr std::int64_t kLargeInt8Rows = 384;
+// Whether the widths suit it.
 bool supports_large_int8(std::int64_t columns);
 // False, and nothing done, where CUTLASS refuses.
 bool large_int8(const LargeInt8& product, cudaStream_t stream);

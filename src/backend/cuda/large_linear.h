@@ -20,9 +20,10 @@ class LargeLinear {
  public:
   enum class Operands {
     kBf16,
-    kF32,   // without tensor cores
-    kInt8,  // sums come out as int32
-    kFp8,   // with a scale for each row of both operands, applied by the product
+    kF32,       // without tensor cores
+    kInt8,      // sums come out as int32
+    kFp8,       // with a scale for each row of both operands, applied by the product
+    kFp8Codes,  // without scales: faster for few rows
   };
   // out[r, n] = sum over k of in[r, k] weight[n, k]; both row-major with `stride` values a row.
   struct Product {

@@ -3,6 +3,8 @@
 // are multiples of 8 and not too large; encode_row() of device_math.cuh takes the others.
 #pragma once
 
+#include <cfloat>
+
 #include "backend/cuda/device_math.cuh"
 
 namespace bise::cuda {
@@ -13,8 +15,9 @@ struct RowShape {
   int vectors = 0;  // of a thread; 0: the row does not fit
   unsigned threads = 0;
 };
-inline RowShape row_shape(std::int64_t columns, std::int64_t stride) {
-  const std::int64_t all = stride / kWide, vectors = (all + kMostRowThreads - 1) / kMostRowThreads;
+inline RowShape row_shape(std::int64_t columns, std::int64_t stride,
+                          std::int64_t most_threads = kMostRowThreads) {
+  const std::int64_t all = stride / kWide, vectors = (all + most_threads - 1) / most_threads;
   if (columns % kWide != 0 || vectors > kMostVectors) return {};
   return {static_cast<int>(vectors), static_cast<unsigned>(((all + vectors - 1) / vectors + 31) / 32 * 32)};
 }
@@ -29,6 +32,12 @@ void with_vectors(int vectors, Body body) {
   }
 }
 
+// A vector as it lies in memory: of bf16, half the registers.
+template <class T>
+struct alignas(16) WideRaw {
+  T values[kWide];
+};
+
 __device__ inline void load_wide(const float* p, float (&values)[kWide]) {
   const float4 a = *reinterpret_cast<const float4*>(p), b = *reinterpret_cast<const float4*>(p + 4);
   values[0] = a.x, values[1] = a.y, values[2] = a.z, values[3] = a.w;
@@ -42,6 +51,12 @@ __device__ inline void load_wide(const bf16* p, float (&values)[kWide]) {
     values[2 * i] = __uint_as_float(words[i] << 16);
     values[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
   }
+}
+__device__ inline void load_wide(const std::int32_t* p, float (&values)[kWide]) {
+  const int4 a = *reinterpret_cast<const int4*>(p), b = *reinterpret_cast<const int4*>(p + 4);
+  const int integers[kWide] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+  for (int i = 0; i < kWide; ++i) values[i] = static_cast<float>(integers[i]);
 }
 __device__ inline void store_wide(float* p, const float (&values)[kWide]) {
   *reinterpret_cast<float4*>(p) = {values[0], values[1], values[2], values[3]};
@@ -77,9 +92,21 @@ __device__ inline std::uint32_t e4m3_pair(float a, float b) {
   return __nv_cvt_float2_to_fp8x2(make_float2(a, b), __NV_SATFINITE, __NV_E4M3);
 }
 
+// A byte of an int8 code. Adding 1.5 * 2^23 rounds to the nearest, ties to even, and leaves the integer in
+// the low bits. `inverse` is 127 by the row's largest: no product is beyond 127.5.
 __device__ inline std::uint32_t int8_code(float value, float inverse) {
-  const float code = fminf(fmaxf(rintf(__fmul_rn(value, inverse)), -128.f), 127.f);
-  return static_cast<std::uint8_t>(static_cast<std::int8_t>(code));
+  return __float_as_uint(__fadd_rn(__fmul_rn(value, inverse), 12582912.f));
+}
+__device__ inline std::uint32_t int8_codes(const float* values, float inverse) {
+  const std::uint32_t low = __byte_perm(int8_code(values[0], inverse), int8_code(values[1], inverse), 0x0040);
+  const std::uint32_t high =
+      __byte_perm(int8_code(values[2], inverse), int8_code(values[3], inverse), 0x0040);
+  return __byte_perm(low, high, 0x5410);
+}
+__device__ inline std::uint32_t e4m3_codes(const float* values, float inverse) {
+  const std::uint32_t low = e4m3_pair(__fmul_rn(values[0], inverse), __fmul_rn(values[1], inverse));
+  const std::uint32_t high = e4m3_pair(__fmul_rn(values[2], inverse), __fmul_rn(values[3], inverse));
+  return __byte_perm(low, high, 0x5410);
 }
 
 // encode_row() for a row in registers; vectors beyond the columns hold zeros.
@@ -105,7 +132,7 @@ __device__ void encode_vectors(std::int64_t row, const Encoded& out, float stati
   const bool integers = out.encoding == Encoding::kInt8Token;
   float inverse = 0;
   if (integers) {
-    inverse = largest == 0 ? 0 : __fdiv_rn(127.f, largest);
+    inverse = largest == 0 ? 0 : fminf(__fdiv_rn(127.f, largest), FLT_MAX);
     scale = __fdiv_rn(largest, 127.f);
   } else {
     if (out.encoding == Encoding::kFp8Token)
@@ -116,16 +143,9 @@ __device__ void encode_vectors(std::int64_t row, const Encoded& out, float stati
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
     if (wide_column(v) >= out.stride) continue;
-    std::uint32_t words[2] = {0, 0};
-#pragma unroll
-    for (int i = 0; i < kWide; ++i) {
-      if (integers) {
-        words[i / 4] |= int8_code(values[v][i], inverse) << (i % 4 * 8);
-      } else if (i % 2 == 0) {
-        words[i / 4] |= e4m3_pair(__fmul_rn(values[v][i], inverse), __fmul_rn(values[v][i + 1], inverse))
-                        << (i % 4 * 8);
-      }
-    }
+    const std::uint32_t words[2] = {
+        integers ? int8_codes(values[v], inverse) : e4m3_codes(values[v], inverse),
+        integers ? int8_codes(values[v] + 4, inverse) : e4m3_codes(values[v] + 4, inverse)};
     *reinterpret_cast<uint2*>(codes + wide_column(v)) = {words[0], words[1]};
   }
   if (threadIdx.x == 0) out.scales[row] = scale;

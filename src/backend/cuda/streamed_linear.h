@@ -8,8 +8,9 @@
 
 namespace bise::cuda {
 
-// Up to so many rows cuBLASLt is not faster (H200, Ministral-8B's shapes): int4 panels and e4m3; others.
-constexpr std::int64_t kStreamedRows = 64, kStreamedRowsOfOthers = 32;
+// Up to so many rows cuBLASLt is not faster (H200, Ministral-8B's shapes). Int4 panels:
+// CudaBackend::kPanelRows.
+constexpr std::int64_t kStreamedRows = 32;
 
 // How the copy engine finds tiles of a row-major matrix [rows, stride] of 2- or 1-byte values, a tile being
 // `tile_rows` rows of 128 bytes. Throws Error when the driver refuses.

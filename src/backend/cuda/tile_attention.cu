@@ -1,7 +1,7 @@
 // Flash attention (Dao 2022; Shah et al. 2024): a warpgroup holds 64 rows, a row being one query of one of
 // the heads that share a KV head, and takes tiles of 64 keys: scores, online softmax, weighted values, the
 // scores of the next tile being multiplied while the values of this one are. One more warpgroup brings keys
-// and values from the cache's blocks into a ring of shared memory.
+// and values from the cache's blocks into a ring of shared memory, by the copy engine where it can.
 //
 // The context is cut at multiples of kSplit positions. Each part gives a maximum, a sum and weighted values,
 // joined from the first to the last: by the one block that computed them (sequences with many queries) or by
@@ -14,6 +14,7 @@
 #include "backend/cuda/device_math.cuh"
 #include "backend/cuda/hopper.cuh"
 #include "backend/cuda/launch.cuh"
+#include "backend/cuda/streamed_linear.h"
 #include "backend/cuda/warpgroup_product.cuh"
 
 namespace bise::cuda {
@@ -22,6 +23,8 @@ namespace {
 constexpr int kTileKeys = 64, kGroupRows = 64;
 constexpr int kSplit = 512, kSplitTiles = kSplit / kTileKeys;
 constexpr int kProducers = 128;
+// Barriers of the block: 0 of all threads, 1 of consumers, 2 of producers, and of the warpgroups' turns.
+constexpr int kFirstTurn = 3;
 // Sequences times KV heads; each pair counts the parts that have been computed.
 constexpr std::int64_t kMostCounters = kAttentionCounterBytes / sizeof(int);
 
@@ -35,9 +38,6 @@ struct Layout {
   static constexpr int kHalfBytes = kTileKeys * 128;  // of a tile of keys or queries
   static constexpr int kTileBytes = kHalves * kHalfBytes;
   static constexpr int kStages = kDividesContext ? 3 : 4;
-  // A tile is announced once the next so many are under way, which need places that were given back: at most
-  // kStages - 2.
-  static constexpr int kLag = 1;
   static constexpr int kJoinedFloats = kDividesContext ? 0 : kDim / 2 * 128;  // of a warpgroup
   static constexpr int kBytes = kStages * 2 * kTileBytes + kGroups * kJoinedFloats * 4 + 1024;
   // Registers of a thread; a multiprocessor has 65536, shared by two blocks where the context is divided.
@@ -46,6 +46,8 @@ struct Layout {
 };
 
 struct Task {
+  CUtensorMap key_tiles, value_tiles;  // with cache.type kBf16, where in_boxes
+  bool in_boxes;
   const void* qkv;
   int num_heads, heads;  // in all, and of a KV head
   StepView step;
@@ -182,51 +184,115 @@ __device__ inline uint4 eight_values(uint2 codes) {
 }
 
 // Brings the tiles of `work` into the ring, key tile and value tile together. Positions outside those that
-// any row sees become zeros: unwritten memory may hold anything, and zero weights would not hide it.
+// any row sees become zeros: unwritten memory may hold anything, and zero weights would not hide it. Whole
+// tiles come by the copy engine, asked by one warp, those at the ends by copies of all threads.
 template <class L, class C>
-__device__ void produce(const Task& task, const Work& work, char* ring, std::uint64_t* full,
-                        std::uint64_t* empty) {
-  constexpr int kChunks = L::kHalves * 8, kStep = kProducers / kChunks, kRows = kTileKeys / kStep;
-  const int thread = threadIdx.x % kProducers, chunk = thread % kChunks, first_row = thread / kChunks;
-  const CacheView& cache = task.cache;
-  const int head_dim = static_cast<int>(cache.head_dim);
-  const std::int64_t stride = cache.num_kv_heads * head_dim;
-  const std::int32_t* blocks = task.step.block_table + (work.span.sequence * task.step.groups + task.group) *
-                                                           task.step.blocks_per_sequence;
-  const int visible = task.sliding_window > 0 ? max(0, work.first_position - task.sliding_window + 1) : 0;
-  const bool in_head = chunk * 8 < head_dim;
-  const int shift = task.block_shift, mask = (1 << shift) - 1;
-  const auto* keys = static_cast<const C*>(cache.keys) + work.kv_head * head_dim + chunk * 8;
-  const auto* values = static_cast<const C*>(cache.values) + work.kv_head * head_dim + chunk * 8;
+class Producer {
+ public:
+  __device__ Producer(const Task& task, const Work& work, char* ring, std::uint64_t* full,
+                      std::uint64_t* empty)
+      : task_(task),
+        work_(work),
+        ring_(ring),
+        full_(full),
+        empty_(empty),
+        blocks_(task.step.block_table +
+                (work.span.sequence * task.step.groups + task.group) * task.step.blocks_per_sequence),
+        visible_(task.sliding_window > 0 ? max(0, work.first_position - task.sliding_window + 1) : 0) {}
 
-  // Of the rows of the next tile: the slot in the cache, or -1. Looked up one tile ahead.
-  int slots[kRows];
-  const auto find_slots = [&](int tile) {
-    std::int32_t found[kRows];
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      const int key = tile * kTileKeys + first_row + i * kStep;
-      found[i] = blocks[min(max(key, visible), work.last_position) >> shift];
-    }
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      const int key = tile * kTileKeys + first_row + i * kStep;
-      const bool is_there = in_head && key >= visible && key <= work.last_position;
-      slots[i] = is_there ? (found[i] << shift) + (key & mask) : -1;
-    }
-  };
-  bool has_waited = false;
-  find_slots(work.first_tile);
-  for (int tile = work.first_tile; tile <= work.last_tile; ++tile) {
-    const int use = tile - work.first_tile, stage = use % L::kStages;
-    // Keys of the step itself were stored by the kernel before this one.
-    if (!has_waited && (tile + 1) * kTileKeys > work.first_position) {
+  __device__ void run() {
+    const bool in_boxes = std::is_same_v<C, bf16> && task_.in_boxes;
+    bool has_waited = false;
+    int tile = work_.first_tile;
+    const auto wait_for_keys_of = [&](int tile) {
+      // Keys of the step itself were stored by the kernel before this one.
+      if (has_waited || (tile + 1) * kTileKeys <= work_.first_position) return;
       wait_for_earlier_kernels();
       has_waited = true;
+    };
+    while (tile <= work_.last_tile) {
+      if (in_boxes && is_whole(tile)) {
+        int end = tile + 1;
+        while (end <= work_.last_tile && is_whole(end)) ++end;
+        if (thread() < 32) {
+          find_box(tile);
+          for (; tile < end; ++tile) {
+            wait_for_keys_of(tile);
+            wait_for_place(tile);
+            fetch_boxes(tile, tile + 1 < end);
+          }
+        }
+        tile = end;
+      } else {
+        wait_for_keys_of(tile);
+        if (thread() < 32) wait_for_place(tile);
+        sync_threads_of(2, kProducers);
+        copy_rows(tile);
+        writes_visible_to_products();
+        sync_threads_of(2, kProducers);
+        if (thread() == 0) barrier_arrive(full_ + stage_of(tile));
+        ++tile;
+      }
     }
-    if (use >= L::kStages) barrier_wait(empty + stage, (use / L::kStages - 1) % 2);
-    char* key_tile = ring + stage * 2 * L::kTileBytes;
-    char* value_tile = key_tile + L::kTileBytes;
+  }
+
+ private:
+  static constexpr int kChunks = L::kHalves * 8, kStep = kProducers / kChunks, kRows = kTileKeys / kStep;
+
+  static __device__ int thread() { return threadIdx.x % kProducers; }
+  __device__ int stage_of(int tile) const {
+    return static_cast<int>(static_cast<unsigned>(tile - work_.first_tile) % L::kStages);
+  }
+  __device__ bool is_whole(int tile) const {
+    return tile * kTileKeys >= visible_ && (tile + 1) * kTileKeys - 1 <= work_.last_position;
+  }
+  __device__ char* place_of(int tile) const { return ring_ + stage_of(tile) * 2 * L::kTileBytes; }
+  __device__ void wait_for_place(int tile) const {
+    const int use = tile - work_.first_tile;
+    if (use >= L::kStages) barrier_wait(empty_ + stage_of(tile), (use / L::kStages - 1) % 2);
+  }
+
+  // Boxes of a tile: 64 columns of a block's rows, of keys and of values. Lane i has the i-th, i + 32-nd...
+  __device__ int box_rows() const { return min(1 << task_.block_shift, kTileKeys); }
+  __device__ void find_box(int tile) {
+    const int first = tile * kTileKeys, row = threadIdx.x % 32 / (2 * L::kHalves) * box_rows();
+    if (row < kTileKeys) {
+      const int shift = task_.block_shift, key = first + row;
+      next_row_ = (blocks_[key >> shift] << shift) + (key & ((1 << shift) - 1));
+    }
+  }
+  __device__ void fetch_boxes(int tile, bool more) {
+    const int lane = threadIdx.x % 32, stage = stage_of(tile), from = next_row_;
+    if (lane == 0) barrier_expect_bytes(full_ + stage, 2 * L::kTileBytes);
+    __syncwarp();
+    const int half = lane / 2 % L::kHalves, row = lane / (2 * L::kHalves) * box_rows();
+    if (row < kTileKeys) {
+      const bool is_value = lane % 2;
+      char* to = place_of(tile) + (is_value ? L::kTileBytes : 0) + half * L::kHalfBytes + row * 128;
+      const int column = work_.kv_head * static_cast<int>(task_.cache.head_dim) + half * 64;
+      // Blocks of the same sequence read them again, but for those that divide its context.
+      copy_tile(to, is_value ? &task_.value_tiles : &task_.key_tiles, column, from, full_ + stage,
+                L::kDividesContext ? read_once_policy() : read_often_policy());
+    }
+    if (more) find_box(tile + 1);
+  }
+
+  __device__ void copy_rows(int tile) const {
+    const int chunk = thread() % kChunks, first_row = thread() / kChunks;
+    const CacheView& cache = task_.cache;
+    const int head_dim = static_cast<int>(cache.head_dim), shift = task_.block_shift;
+    const std::int64_t stride = cache.num_kv_heads * head_dim;
+    const auto* keys = static_cast<const C*>(cache.keys) + work_.kv_head * head_dim + chunk * 8;
+    const auto* values = static_cast<const C*>(cache.values) + work_.kv_head * head_dim + chunk * 8;
+    char *key_tile = place_of(tile), *value_tile = key_tile + L::kTileBytes;
+    int slots[kRows];
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const int key = tile * kTileKeys + first_row + i * kStep;
+      const int block = blocks_[min(max(key, visible_), work_.last_position) >> shift];
+      const bool is_there = chunk * 8 < head_dim && key >= visible_ && key <= work_.last_position;
+      slots[i] = is_there ? (block << shift) + (key & ((1 << shift) - 1)) : -1;
+    }
     if constexpr (std::is_same_v<C, bf16>) {
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {
@@ -237,12 +303,7 @@ __device__ void produce(const Task& task, const Work& work, char* ring, std::uin
         copy_16(shared_address(value_tile + to), values + from, bytes);
       }
       copies_commit();
-      if (tile < work.last_tile) find_slots(tile + 1);
-      if (use >= L::kLag) {
-        copies_wait<L::kLag>();
-        writes_visible_to_products();
-        barrier_arrive(full + (use - L::kLag) % L::kStages);
-      }
+      copies_wait<0>();
     } else {
       uint2 codes[2][kRows];
 #pragma unroll
@@ -251,24 +312,23 @@ __device__ void produce(const Task& task, const Work& work, char* ring, std::uin
         codes[0][i] = slots[i] < 0 ? uint2{0, 0} : *reinterpret_cast<const uint2*>(keys + from);
         codes[1][i] = slots[i] < 0 ? uint2{0, 0} : *reinterpret_cast<const uint2*>(values + from);
       }
-      if (tile < work.last_tile) find_slots(tile + 1);
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {
         const int to = swizzled(first_row + i * kStep, chunk);
         *reinterpret_cast<uint4*>(key_tile + to) = eight_values(codes[0][i]);
         *reinterpret_cast<uint4*>(value_tile + to) = eight_values(codes[1][i]);
       }
-      writes_visible_to_products();
-      barrier_arrive(full + stage);
     }
   }
-  if constexpr (std::is_same_v<C, bf16>) {
-    copies_wait<0>();
-    writes_visible_to_products();
-    const int tiles = work.last_tile - work.first_tile + 1;
-    for (int use = max(0, tiles - L::kLag); use < tiles; ++use) barrier_arrive(full + use % L::kStages);
-  }
-}
+
+  const Task& task_;
+  const Work& work_;
+  char* ring_;
+  std::uint64_t *full_, *empty_;
+  const std::int32_t* blocks_;
+  int visible_;
+  int next_row_ = 0;  // of the cache, where the lane's next box begins
+};
 
 // A thread's part of its warpgroup's rows, in bf16: operand A of warpgroup products, 16 columns a step.
 template <class L>
@@ -368,6 +428,14 @@ __device__ void attend(const Task& task, const Work& work, const Rows& rows, Que
   const auto wait_for = [&](int tile) {
     barrier_wait(full + stage_of(tile), static_cast<unsigned>(tile - work.first_tile) / L::kStages % 2);
   };
+  // With two warpgroups, one multiplies while the other weighs (Shah et al. 2024, section 3.1): each waits
+  // for its turn to ask for products and then lets the other ask.
+  const auto wait_for_turn = [&] {
+    if constexpr (!L::kDividesContext) sync_threads_of(kFirstTurn + threadIdx.x / 128, 256);
+  };
+  const auto pass_turn = [&] {
+    if constexpr (!L::kDividesContext) arrive_at(kFirstTurn + 1 - threadIdx.x / 128, 256);
+  };
   const auto multiply_keys = [&](int tile) {
     const std::uint32_t k = tile_descriptor(ring + stage_of(tile) * 2 * L::kTileBytes);
 #pragma unroll
@@ -400,8 +468,10 @@ __device__ void attend(const Task& task, const Work& work, const Rows& rows, Que
   };
 
   wait_for(first);
+  wait_for_turn();
   products_begin();
   multiply_keys(first);
+  pass_turn();
   products_wait<0>();
   hold(scores);
   if (rows.any) {
@@ -413,9 +483,11 @@ __device__ void attend(const Task& task, const Work& work, const Rows& rows, Que
     hold(weights);
     hold(scores);
     hold_sums();
+    wait_for_turn();
     products_begin();
     multiply_keys(tile);
     multiply_values(tile - 1);
+    pass_turn();
     products_wait<1>();
     hold(scores);
     if (rows.any) weigh(scores, task, rows, tile, hides(tile), m, l, keep);
@@ -610,7 +682,7 @@ __global__ void __launch_bounds__(Layout<kGroups, kDim>::kThreads, kGroups == 1 
   let_next_kernel_begin();
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < L::kStages; ++stage) {
-      barrier_init(full + stage, kProducers);
+      barrier_init(full + stage, 1);
       barrier_init(empty + stage, kGroups);
     }
     barrier_init_visible();
@@ -621,11 +693,12 @@ __global__ void __launch_bounds__(Layout<kGroups, kDim>::kThreads, kGroups == 1 
   if (work.span.count == 0) return wait_for_earlier_kernels();
   if (threadIdx.x >= kGroups * 128) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(L::kProducerRegisters));
-    produce<L, C>(task, work, ring, full, empty);
+    Producer<L, C>(task, work, ring, full, empty).run();
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(L::kConsumerRegisters));
     const int group = threadIdx.x / 128;
     wait_for_earlier_kernels();
+    if (kGroups == 2 && group == 1) arrive_at(kFirstTurn, 256);  // the first turn is the first warpgroup's
     Queries<L> queries;
     load_queries<L, T>(task, work, group, queries);
     consume<L>(task, work, group, queries, ring, joined + group * L::kJoinedFloats, full, empty);
@@ -674,22 +747,34 @@ void tile_attention(Values qkv, std::int64_t num_heads, const StepView& step, st
   const int heads = static_cast<int>(num_heads / cache.num_kv_heads);
   int block_shift = 0;
   while ((std::int64_t{1} << block_shift) < cache.block_size) ++block_shift;
-  const Task task{.qkv = qkv.data,
-                  .num_heads = static_cast<int>(num_heads),
-                  .heads = heads,
-                  .step = step,
-                  .group = group,
-                  .sliding_window = static_cast<int>(sliding_window),
-                  .cache = cache,
-                  .block_shift = block_shift,
-                  // Exponentials are of base 2.
-                  .scale = 1.44269504f / sqrtf(static_cast<float>(cache.head_dim)) * cache.key_scale,
-                  .out = out,
-                  .out_stride = out_stride,
-                  .most_queries = most_divided_queries(step, heads),
-                  .partial = reinterpret_cast<float*>(static_cast<char*>(workspace) + kAttentionCounterBytes),
-                  .arrivals = static_cast<int*>(workspace),
-                  .splits = splits_of(step)};
+  Task task{.key_tiles = {},
+            .value_tiles = {},
+            .in_boxes = false,
+            .qkv = qkv.data,
+            .num_heads = static_cast<int>(num_heads),
+            .heads = heads,
+            .step = step,
+            .group = group,
+            .sliding_window = static_cast<int>(sliding_window),
+            .cache = cache,
+            .block_shift = block_shift,
+            // Exponentials are of base 2.
+            .scale = 1.44269504f / sqrtf(static_cast<float>(cache.head_dim)) * cache.key_scale,
+            .out = out,
+            .out_stride = out_stride,
+            .most_queries = most_divided_queries(step, heads),
+            .partial = reinterpret_cast<float*>(static_cast<char*>(workspace) + kAttentionCounterBytes),
+            .arrivals = static_cast<int*>(workspace),
+            .splits = splits_of(step)};
+  // Swizzled rows repeat after eight.
+  if (cache.type == Float::kBf16 && cache.head_dim % 64 == 0 && cache.block_size >= 8) {
+    const int rows = static_cast<int>(std::min<std::int64_t>(cache.block_size, kTileKeys));
+    const std::int64_t slots = cache.num_blocks * cache.block_size;
+    const std::int64_t stride = cache.num_kv_heads * cache.head_dim;
+    task.key_tiles = tile_map(cache.keys, sizeof(bf16), slots, stride, rows);
+    task.value_tiles = tile_map(cache.values, sizeof(bf16), slots, stride, rows);
+    task.in_boxes = true;
+  }
   const auto kv_heads = static_cast<unsigned>(cache.num_kv_heads);
   const dim3 divided(static_cast<unsigned>(task.splits), kv_heads, static_cast<unsigned>(step.sequences));
   const auto start_both = [&](auto dim, auto* rows, auto* kind) {

@@ -68,6 +68,17 @@ struct RegisterProduct;
       C(d[50]), C(d[51]), C(d[52]), C(d[53]), C(d[54]), C(d[55]), C(d[56]), C(d[57]), C(d[58]), C(d[59]), \
       C(d[60]), C(d[61]), C(d[62]), C(d[63])
 
+#define BISE_REGISTERS_24(C) \
+  BISE_REGISTERS_16(C), C(d[16]), C(d[17]), C(d[18]), C(d[19]), C(d[20]), C(d[21]), C(d[22]), C(d[23])
+#define BISE_REGISTERS_48(C)                                                                            \
+  BISE_REGISTERS_32(C), C(d[32]), C(d[33]), C(d[34]), C(d[35]), C(d[36]), C(d[37]), C(d[38]), C(d[39]), \
+      C(d[40]), C(d[41]), C(d[42]), C(d[43]), C(d[44]), C(d[45]), C(d[46]), C(d[47])
+#define BISE_REGISTERS_96(C)                                                                              \
+  BISE_REGISTERS_64(C), C(d[64]), C(d[65]), C(d[66]), C(d[67]), C(d[68]), C(d[69]), C(d[70]), C(d[71]),   \
+      C(d[72]), C(d[73]), C(d[74]), C(d[75]), C(d[76]), C(d[77]), C(d[78]), C(d[79]), C(d[80]), C(d[81]), \
+      C(d[82]), C(d[83]), C(d[84]), C(d[85]), C(d[86]), C(d[87]), C(d[88]), C(d[89]), C(d[90]), C(d[91]), \
+      C(d[92]), C(d[93]), C(d[94]), C(d[95])
+
 #define BISE_PLACES_4 "%0, %1, %2, %3"
 #define BISE_PLACES_8 BISE_PLACES_4 ", %4, %5, %6, %7"
 #define BISE_PLACES_16 BISE_PLACES_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
@@ -77,12 +88,22 @@ struct RegisterProduct;
   BISE_PLACES_32                                                                                      \
   ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, " \
   "%51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define BISE_PLACES_24 BISE_PLACES_16 ", %16, %17, %18, %19, %20, %21, %22, %23"
+#define BISE_PLACES_48 \
+  BISE_PLACES_32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
+#define BISE_PLACES_96                                                                                    \
+  BISE_PLACES_64                                                                                          \
+      ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, " \
+      "%83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
 
 BISE_WARPGROUP_PRODUCTS(8, BISE_PLACES_4, "4", "5", "6", BISE_REGISTERS_4)
 BISE_WARPGROUP_PRODUCTS(16, BISE_PLACES_8, "8", "9", "10", BISE_REGISTERS_8)
 BISE_WARPGROUP_PRODUCTS(32, BISE_PLACES_16, "16", "17", "18", BISE_REGISTERS_16)
+BISE_WARPGROUP_PRODUCTS(48, BISE_PLACES_24, "24", "25", "26", BISE_REGISTERS_24)
 BISE_WARPGROUP_PRODUCTS(64, BISE_PLACES_32, "32", "33", "34", BISE_REGISTERS_32)
+BISE_WARPGROUP_PRODUCTS(96, BISE_PLACES_48, "48", "49", "50", BISE_REGISTERS_48)
 BISE_WARPGROUP_PRODUCTS(128, BISE_PLACES_64, "64", "65", "66", BISE_REGISTERS_64)
+BISE_WARPGROUP_PRODUCTS(192, BISE_PLACES_96, "96", "97", "98", BISE_REGISTERS_96)
 
 BISE_REGISTER_PRODUCT(8, false, "0", BISE_PLACES_4, "%4, %5, %6, %7", "8", "9", BISE_REGISTERS_4)
 BISE_REGISTER_PRODUCT(16, false, "0", BISE_PLACES_8, "%8, %9, %10, %11", "12", "13", BISE_REGISTERS_8)
@@ -100,9 +121,15 @@ BISE_REGISTER_PRODUCT(64, true, "1", BISE_PLACES_32, "%32, %33, %34, %35", "36",
 #undef BISE_PLACES_8
 #undef BISE_REGISTERS_16
 #undef BISE_PLACES_16
+#undef BISE_REGISTERS_24
 #undef BISE_REGISTERS_32
+#undef BISE_REGISTERS_48
+#undef BISE_PLACES_24
 #undef BISE_PLACES_32
+#undef BISE_PLACES_48
 #undef BISE_REGISTERS_64
+#undef BISE_REGISTERS_96
 #undef BISE_PLACES_64
+#undef BISE_PLACES_96
 
 }  // namespace bise::cuda

@@ -1,0 +1,257 @@
+// The kernel behind sliced_linear.h. A block takes a tile of whole rows of the weight, which are the
+// product's columns; the input's rows, up to 32, are the product's 64 rows, of which the others are never
+// looked at. The copy engine brings chunks of 128 bytes of the tile's rows and of the input's into a ring;
+// warpgroups multiply the chunks in turn and add their sums in a fixed order at the end, the same for any
+// number of input rows.
+#pragma once
+
+#include <algorithm>
+
+#include "backend/cuda/device_math.cuh"
+#include "backend/cuda/hopper.cuh"
+#include "backend/cuda/launch.cuh"
+#include "backend/cuda/streamed_linear.h"
+#include "backend/cuda/warpgroup_product.cuh"
+
+namespace bise::cuda {
+
+struct SlicedTask {
+  CUtensorMap weight_tiles, input_tiles;
+  int chunk_columns, chunks;  // of a row
+  int rows, row_box;          // of the input; as many as a box of it has
+  int half_rows;              // of the weight; half of them where it joins gate and up
+  int tiles, gated;
+  int stages, stage_bytes;
+  const float *in_scales, *weight_scales, *bias;
+  Values out;
+  std::int64_t out_stride;
+};
+
+constexpr int kMostSlicedStages = 32;
+constexpr int kSlicedBytes = 227 * 1024 - 2048;  // beside static memory and the alignment
+// A product reads 64 rows of 128 bytes where the last box of the input may have eight.
+constexpr int kReadBeyond = 64 * 128;
+
+template <int kN>
+struct SlicedLayout {
+  static constexpr int kGroups = kN >= 96 ? 2 : 4;
+  static constexpr int kConsumers = kGroups * 128, kThreads = kConsumers + 128;
+  static constexpr int kSums = kN / 2;
+  // Of a multiprocessor's 65536 registers.
+  static constexpr int kConsumerRegisters = kGroups == 4 ? 112 : 232;
+  static constexpr int kProducerRegisters = kGroups == 4 ? 32 : 40;
+  static constexpr int kSumStride = kN + 8;  // of a row of sums in shared memory
+  static int sum_bytes(int row_box) { return kGroups * row_box * kSumStride * 4; }
+};
+
+struct SlicedBarriers {
+  std::uint64_t full[kMostSlicedStages], empty[kMostSlicedStages];
+};
+
+// A place in the ring, and whether its barriers' present phase is odd.
+struct RingPlace {
+  int stage = 0;
+  std::uint32_t parity = 0;
+  __device__ void advance(int count, int stages) {
+    for (stage += count; stage >= stages; stage -= stages) parity ^= 1;
+  }
+};
+
+constexpr int kFeeders = 4;  // a thread of each warp
+
+// One thread of kFeeders, which take the ring's items in turn: one alone could not ask for small tiles as
+// fast as memory brings them. Weights that fit the ring are fetched while earlier kernels, which make the
+// inputs, still run.
+template <int kN>
+__device__ void feed_slices(const SlicedTask& task, char* ring, SlicedBarriers& barriers, int feeder) {
+  const std::uint64_t often = read_often_policy(), once = read_once_policy();
+  const int input_bytes = task.row_box * 128;
+  prefetch_map(&task.input_tiles);
+  const auto fetch_weights = [&](int chunk, int stage) {
+    std::uint64_t* full = barriers.full + stage;
+    char* to = ring + stage * task.stage_bytes + input_bytes;
+    const int column = chunk * task.chunk_columns, half = kN / 2, tile = blockIdx.x;
+    barrier_expect_bytes(full, static_cast<std::uint32_t>(input_bytes + kN * 128));
+    if (task.gated) {
+      copy_tile(to, &task.weight_tiles, column, tile * half, full, once);
+      copy_tile(to + half * 128, &task.weight_tiles, column, task.half_rows + tile * half, full, once);
+    } else {
+      copy_tile(to, &task.weight_tiles, column, tile * kN, full, once);
+    }
+  };
+  const auto fetch_inputs = [&](int chunk, int stage) {
+    copy_tile(ring + stage * task.stage_bytes, &task.input_tiles, chunk * task.chunk_columns, 0,
+              barriers.full + stage, often);
+  };
+  const int ahead = min(task.stages, task.chunks);
+  int chunk = feeder;
+  for (; chunk < ahead; chunk += kFeeders) fetch_weights(chunk, chunk);
+  wait_for_earlier_kernels();
+  for (int i = feeder; i < ahead; i += kFeeders) fetch_inputs(i, i);
+  RingPlace place;
+  for (place.advance(chunk - ahead, task.stages); chunk < task.chunks;
+       chunk += kFeeders, place.advance(kFeeders, task.stages)) {
+    barrier_wait(barriers.empty + place.stage, place.parity);
+    fetch_weights(chunk, place.stage);
+    fetch_inputs(chunk, place.stage);
+  }
+}
+
+// Adds the products of the warpgroup's chunks.
+template <Operand kOperand, int kN, class Sum>
+__device__ void add_slices(const SlicedTask& task, const char* ring, SlicedBarriers& barriers,
+                           Sum (&sums)[kN / 2]) {
+  using L = SlicedLayout<kN>;
+  const int group = threadIdx.x / 128, input_bytes = task.row_box * 128;
+  RingPlace place;
+  place.advance(group, task.stages);
+  for (int chunk = group; chunk < task.chunks; chunk += L::kGroups, place.advance(L::kGroups, task.stages)) {
+    barrier_wait(barriers.full + place.stage, place.parity);
+    const char* at = ring + place.stage * task.stage_bytes;
+    const std::uint32_t a = tile_descriptor(at), b = tile_descriptor(at + input_bytes);
+    // The tensor cores' own sums of e4m3 products keep few bits (DeepSeek-V3, 2024, section 3.3.2): they hold
+    // one chunk, and float32 registers the rest.
+    constexpr bool kApart = kOperand == Operand::kE4M3;
+    Sum apart[kApart ? kN / 2 : 1];
+    hold(sums);
+    products_begin();
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      if constexpr (kApart)
+        WarpgroupProduct<kOperand, kN>::add(apart, a + 2 * step, b + 2 * step, step > 0);
+      else
+        WarpgroupProduct<kOperand, kN>::add(sums, a + 2 * step, b + 2 * step, 1);
+    }
+    products_commit();
+    products_wait<0>();
+    if constexpr (kApart)
+      hold(apart);
+    else
+      hold(sums);
+    if (threadIdx.x % 128 == 0) barrier_arrive(barriers.empty + place.stage);
+    if constexpr (kApart)
+#pragma unroll
+      for (int i = 0; i < kN / 2; ++i) sums[i] += apart[i];
+  }
+}
+
+// Joins the warpgroups' sums, scales and writes them.
+template <int kN, class Sum>
+__device__ void write_slice(const SlicedTask& task, const Sum (&mine)[kN / 2], Sum* all) {
+  using L = SlicedLayout<kN>;
+  const int lane = threadIdx.x % 32, group = threadIdx.x / 128;
+  const int first_row = threadIdx.x / 32 % 4 * 16 + lane / 4;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = first_row + half * 8;
+    if (row >= task.row_box) continue;
+    Sum* to = all + (group * task.row_box + row) * L::kSumStride + lane % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < kN / 8; ++i) {
+      to[i * 8] = mine[4 * i + 2 * half];
+      to[i * 8 + 1] = mine[4 * i + 2 * half + 1];
+    }
+  }
+  sync_threads_of(1, L::kConsumers);
+  const int width = task.gated ? kN / 2 : kN;
+  // `weight_row` counts through both halves.
+  const auto value_of = [&](int row, int column, int weight_row) {
+    Sum sum = 0;
+#pragma unroll
+    for (int g = 0; g < L::kGroups; ++g) sum += all[(g * task.row_box + row) * L::kSumStride + column];
+    float value = static_cast<float>(sum);
+    if (task.weight_scales) value *= task.weight_scales[weight_row];
+    if (task.in_scales) value *= task.in_scales[row];
+    if (task.bias) value += task.bias[weight_row];
+    return value;
+  };
+  for (int i = threadIdx.x; i < task.rows * width; i += L::kConsumers) {
+    const int row = i / width, column = i % width;
+    const int weight_row = static_cast<int>(blockIdx.x) * width + column;
+    if (weight_row >= task.half_rows) continue;
+    float value = value_of(row, column, weight_row);
+    if (task.gated)
+      value = value / (1.f + expf(-value)) * value_of(row, column + width, task.half_rows + weight_row);
+    const std::int64_t at = row * task.out_stride + weight_row;
+    if (task.out.type == Float::kBf16)
+      store_value(static_cast<bf16*>(task.out.data) + at, value);
+    else
+      store_value(static_cast<float*>(task.out.data) + at, value);
+  }
+}
+
+template <Operand kOperand, int kN>
+__global__ void __launch_bounds__(SlicedLayout<kN>::kThreads, 1)
+    sliced_kernel(const __grid_constant__ SlicedTask task) {
+  using L = SlicedLayout<kN>;
+  using Sum = std::conditional_t<kOperand == Operand::kInt8, int, float>;
+  extern __shared__ char memory[];
+  __shared__ SlicedBarriers barriers;
+  char* ring = memory + (1024 - shared_address(memory) % 1024) % 1024;
+  auto* all_sums = reinterpret_cast<Sum*>(ring + task.stages * task.stage_bytes);
+
+  let_next_kernel_begin();
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < task.stages; ++stage) {
+      barrier_init(barriers.full + stage, 1);
+      barrier_init(barriers.empty + stage, 1);
+    }
+    barrier_init_visible();
+  }
+  __syncthreads();
+
+  if (threadIdx.x >= L::kConsumers) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(L::kProducerRegisters));
+    if (threadIdx.x % 32 == 0) feed_slices<kN>(task, ring, barriers, threadIdx.x / 32 % kFeeders);
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(L::kConsumerRegisters));
+    // The weight's scales are nobody's result.
+    const int width = task.gated ? kN / 2 : kN, first = static_cast<int>(blockIdx.x) * width;
+    if (static_cast<int>(threadIdx.x) * 32 < width && task.weight_scales)
+      for (int half = 0; half <= task.gated; ++half)
+        if (const int row = first + static_cast<int>(threadIdx.x) * 32; row < task.half_rows)
+          asm volatile("prefetch.global.L2 [%0];" ::"l"(task.weight_scales + half * task.half_rows + row));
+    wait_for_earlier_kernels();
+    Sum sums[kN / 2];
+#pragma unroll
+    for (int i = 0; i < kN / 2; ++i) sums[i] = 0;
+    add_slices<kOperand, kN>(task, ring, barriers, sums);
+    write_slice<kN>(task, sums, all_sums);
+  }
+}
+
+// Fills in what depends on the kernel and starts it.
+template <Operand kOperand, int kN>
+void start_sliced_of(SlicedTask task, cudaStream_t stream) {
+  using L = SlicedLayout<kN>;
+  const int sums = std::max(L::sum_bytes(task.row_box), kReadBeyond);
+  task.stage_bytes = task.row_box * 128 + kN * 128;
+  // A stage belongs to one feeder and one warpgroup, so that each sees all of its phases.
+  task.stages = std::min(kMostSlicedStages, (kSlicedBytes - sums) / task.stage_bytes) / kFeeders * kFeeders;
+  const auto kernel = sliced_kernel<kOperand, kN>;
+  static const cudaError_t allowed =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSlicedBytes + 1024);
+  (void)allowed;  // the launch fails if this did
+  launch(kernel, static_cast<unsigned>(task.tiles), L::kThreads,
+         static_cast<std::size_t>(task.stages * task.stage_bytes + sums + 1024), stream, task);
+}
+
+template <Operand kOperand>
+void start_sliced(const SlicedTask& task, int tile_rows, cudaStream_t stream) {
+  switch (tile_rows) {
+    case 16: return start_sliced_of<kOperand, 16>(task, stream);
+    case 32: return start_sliced_of<kOperand, 32>(task, stream);
+    case 48: return start_sliced_of<kOperand, 48>(task, stream);
+    case 64: return start_sliced_of<kOperand, 64>(task, stream);
+    case 96: return start_sliced_of<kOperand, 96>(task, stream);
+    case 128: return start_sliced_of<kOperand, 128>(task, stream);
+    default: return start_sliced_of<kOperand, 192>(task, stream);
+  }
+}
+
+// One .cu file each: they are compiled beside each other.
+void start_sliced_bf16(const SlicedTask& task, int tile_rows, cudaStream_t stream);
+void start_sliced_e4m3(const SlicedTask& task, int tile_rows, cudaStream_t stream);
+void start_sliced_int8(const SlicedTask& task, int tile_rows, cudaStream_t stream);
+
+}  // namespace bise::cuda

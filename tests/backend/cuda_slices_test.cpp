@@ -1,0 +1,76 @@
+// Weights with so many rows that each multiprocessor has a slice of them, for every size of slice, and some
+// that are divided along their columns: against reference/, and every row by itself.
+#include "tests/backend/conformance.h"
+
+namespace bise {
+namespace {
+
+struct SliceCase {
+  std::int64_t outputs, columns;
+};
+
+TEST(CudaSlices, AgreeWithReference) {
+  std::unique_ptr<Backend> cuda;
+  try {
+    cuda = make_cuda_backend(0);
+  } catch (const Error&) {
+    GTEST_SKIP() << "no GPU, or built without CUDA";
+  }
+  const std::vector<LinearCase> kinds = {
+      {.name = "BF16", .scheme = {}},
+      {.name = "FP8", .scheme = {WeightType::kFloat, 8, Strategy::kChannel, 0, true, InputType::kFp8Token}},
+      {.name = "W8A8", .scheme = {WeightType::kInt, 8, Strategy::kChannel, 0, true, InputType::kInt8Token}}};
+  // For 132 multiprocessors 16, 32, 48, 64, 96, 128 and 192 rows each; the last two are not sliced.
+  const std::vector<SliceCase> cases = {{2000, 640},  {4000, 1100}, {6144, 256},  {8192, 256}, {12500, 256},
+                                        {16384, 256}, {24576, 256}, {1008, 4160}, {5008, 1024}};
+  constexpr std::int64_t kRows = 20;
+  Random random(17);
+  for (const LinearCase& kind : kinds)
+    for (const SliceCase& one : cases) {
+      SCOPED_TRACE(testing::Message()
+                   << kind.name << ", weight [" << one.outputs << ", " << one.columns << "]");
+      const std::vector<StoredLinear> parts = random_linear(kind, one.outputs, one.columns, random);
+      const Floats inputs = rounded_to_bf16(random_rows(kRows, one.columns, random));
+      const auto plain = reference().prepare_linear(parts), weight = cuda->prepare_linear(parts);
+      const auto products = [&](Backend& backend, const LinearWeight& weight, std::int64_t rows) {
+        const auto in = encode(backend, std::span(inputs).first(as_size(rows * one.columns)), rows,
+                               one.columns, encoding_for(weight));
+        const auto out = backend.make_matrix(rows, one.outputs);
+        backend.linear(*in, weight, *out);
+        return read_all(backend, *out);
+      };
+      const Floats actual = products(*cuda, *weight, kRows);
+      const std::vector<double> lengths = row_lengths(inputs, one.columns),
+                                weight_lengths = row_lengths(dequantized(parts), one.columns);
+      // Of the sums of float8 products see linear_test.cpp; a wrong row is off by far more.
+      const double share = kind.name == "FP8" ? 2e-3 : 1e-5;
+      std::vector<double> tolerance(actual.size());
+      for (std::size_t i = 0; i < actual.size(); ++i)
+        tolerance[i] = share * lengths[i / as_size(one.outputs)] * weight_lengths[i % as_size(one.outputs)];
+      EXPECT_TRUE(within(actual, products(reference(), *plain, kRows), tolerance, one.outputs));
+      for (const std::int64_t rows : {1, 8, 9}) {
+        const Floats fewer = products(*cuda, *weight, rows);
+        EXPECT_TRUE(identical(fewer, std::span(actual).first(fewer.size()), one.outputs))
+            << "of " << rows << " rows";
+      }
+
+      const std::int64_t half = one.outputs / 2;
+      const auto in = encode(*cuda, inputs, kRows, one.columns, encoding_for(*weight));
+      const auto gated = cuda->make_linear_input(kRows, half);
+      cuda->gated_linear(*in, *weight, {}, *gated);
+      Floats expected(as_size(kRows * half));
+      std::vector<double> slack(expected.size());
+      for (std::size_t i = 0; i < expected.size(); ++i) {
+        const std::size_t at = i / as_size(half) * as_size(one.outputs) + i % as_size(half);
+        const double gate = actual[at], up = actual[at + as_size(half)], silu = gate / (1 + std::exp(-gate));
+        expected[i] = static_cast<float>(silu * up);
+        // Rounded to bf16; silu's slope is below 1.1.
+        slack[i] = kBf16Unit * std::fabs(silu * up) + 1.1 * std::fabs(up) * tolerance[at] +
+                   std::fabs(silu) * tolerance[at + as_size(half)] + 1e-30;
+      }
+      EXPECT_TRUE(within(read_all(*cuda, *gated), expected, slack, half)) << "gated";
+    }
+}
+
+}  // namespace
+}  // namespace bise
