@@ -7,7 +7,7 @@
 //
 // Determinism: the result of a row depends on that row's inputs only, never on which or how many other rows
 // are in the batch, nor on the number of threads, nor on how a prompt was cut into steps. CUDA keeps this for
-// linear layers up to 32 rows (cuda/large_linear.h: beyond, cuBLASLt's order of sums depends on the rows).
+// steps of up to 32 rows (cuda/cuda_backend.h says what changes beyond).
 //
 // One step of a decoder (model/decoder.cpp):
 //   begin_step(batch); embed; per layer {add_rms_norm, linear, rope_and_store, attention, linear,

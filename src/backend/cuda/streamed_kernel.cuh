@@ -13,7 +13,7 @@
 namespace bise::cuda {
 
 constexpr int kMostStreamedBlocks = 132;  // multiprocessors of an H100 or H200
-constexpr int kMostPartialSums = 32768;   // of a tile
+constexpr int kMostPartialSums = 16384;   // of a tile
 constexpr int kMostArrivals = 1 << 16;    // tiles of a product
 constexpr int kMostStages = 24;
 constexpr int kRingBytes = 227 * 1024 - 2048;  // beside static memory and the alignment
@@ -36,19 +36,16 @@ struct StreamedTask {
   int* arrivals;  // [tiles * row_tiles][2]: parts that are there, blocks that have joined them
 };
 
-// kGroups warpgroups multiply, each 64 or 128 rows of the weight's tile; one more feeds them. A chunk is 128
-// bytes of a weight's and an input's row, or 128 columns of int4 panels.
+// kGroups warpgroups multiply, each 64 rows of the weight's tile; one more feeds them. A chunk is 128 bytes
+// of a weight's and an input's row, or 128 columns of int4 panels.
 template <bool kPanels, int kN>
 struct StreamedLayout {
   static constexpr int kGroups = kPanels && kN <= 64 ? 4 : 2;
   static constexpr int kConsumers = kGroups * 128, kThreads = kConsumers + 128;
-  // Blocks of 64 rows of a warpgroup, and of the tile; block b of warpgroup g is the tile's b * kGroups + g.
-  static constexpr int kBlocks = kPanels && kN > 64 ? 2 : 1, kTileBlocks = kGroups * kBlocks;
-  static constexpr int kTileRows = kTileBlocks * 64;
-  static constexpr int kLanes = kTileBlocks * 128;  // a sum of each is a row's of the tile for kN inputs
+  static constexpr int kTileRows = kGroups * 64;
   static constexpr int kInputBoxBytes = kN * 128, kInputBytes = kInputBoxBytes * (kPanels ? 2 : 1);
   static constexpr int kSums = kN / 2;  // of a thread
-  static_assert(kSums * kLanes <= kMostPartialSums);
+  static_assert(kSums * kConsumers <= kMostPartialSums);
   // Inputs of panels are bf16, without scales.
   static constexpr bool kHasInputScales = !kPanels;
   // Of a multiprocessor's 65536 registers.
@@ -69,20 +66,15 @@ __device__ inline int block_of(int item, const StreamedTask& task) {
   return task.longer_blocks + (item - longer_items) / task.items_per_block;
 }
 
-// The first weight row, within its half, of a block of 64 in a tile of the weight.
+// The first weight row, within its half, of a warpgroup's 64 in a tile of the weight.
 template <class L>
-__device__ inline int block_row(int weight_tile, int block, const StreamedTask& task) {
-  if (task.gated) return (weight_tile * (L::kTileBlocks / 2) + block % (L::kTileBlocks / 2)) * 64;
-  return (weight_tile * L::kTileBlocks + block) * 64;
+__device__ inline int group_row(int weight_tile, int group, const StreamedTask& task) {
+  if (task.gated) return (weight_tile * (L::kGroups / 2) + group % (L::kGroups / 2)) * 64;
+  return (weight_tile * L::kGroups + group) * 64;
 }
 template <class L>
-__device__ inline int half_of(int block, const StreamedTask& task) {
-  return task.gated && block >= L::kTileBlocks / 2;
-}
-// The lane, of kLanes, of this thread's sums of its warpgroup's `block`-th block.
-template <class L>
-__device__ inline int lane_of(int block) {
-  return block * L::kConsumers + threadIdx.x;
+__device__ inline int half_of(int group, const StreamedTask& task) {
+  return task.gated && group >= L::kGroups / 2;
 }
 
 __device__ inline void store_out(const StreamedTask& task, int row, int column, float value) {
@@ -93,16 +85,16 @@ __device__ inline void store_out(const StreamedTask& task, int row, int column, 
     store_value(static_cast<float*>(task.out.data) + at, value);
 }
 
-// Where a lane's sum stands in the output; column counts within the half.
+// Where a thread's sum stands in the output; column counts within the half.
 struct Position {
   int row, column;
   bool is_there;
 };
 template <class L>
-__device__ inline Position position_of(int sum, int lane, int tile, const StreamedTask& task) {
-  const int column = block_row<L>(tile / task.row_tiles, lane / 128, task) + lane / 32 % 4 * 16 +
-                     lane % 32 / 4 + sum / 2 % 2 * 8;
-  const int row = tile % task.row_tiles * L::kSums * 2 + sum / 4 * 8 + lane % 4 * 2 + sum % 2;
+__device__ inline Position position_of(int sum, int thread, int tile, const StreamedTask& task) {
+  const int column = group_row<L>(tile / task.row_tiles, thread / 128, task) + thread / 32 % 4 * 16 +
+                     thread % 32 / 4 + sum / 2 % 2 * 8;
+  const int row = tile % task.row_tiles * L::kSums * 2 + sum / 4 * 8 + thread % 4 * 2 + sum % 2;
   return {row, column, column < task.half_rows && row < task.rows};
 }
 
@@ -128,11 +120,11 @@ struct Scales {
 };
 // `first_row` of the weight's half.
 template <class L>
-__device__ inline Scales<L> load_scales(int lane, int tile, int first_row, const StreamedTask& task) {
+__device__ inline Scales<L> load_scales(int tile, int first_row, const StreamedTask& task) {
   Scales<L> scales;
 #pragma unroll
   for (int k = 0; k < 2; ++k) {
-    const Position at = position_of<L>(2 * k, lane, tile, task);
+    const Position at = position_of<L>(2 * k, threadIdx.x, tile, task);
     const int row = first_row + min(at.column, task.half_rows - 1);
     scales.weight[k] = task.weight_scales ? task.weight_scales[row] : 1.f;
     scales.bias[k] = task.bias ? task.bias[row] : 0.f;
@@ -140,7 +132,7 @@ __device__ inline Scales<L> load_scales(int lane, int tile, int first_row, const
   if constexpr (L::kHasInputScales)
 #pragma unroll
     for (int k = 0; k < L::kSums / 2; ++k) {
-      const Position at = position_of<L>(k / 2 * 4 + k % 2, lane, tile, task);
+      const Position at = position_of<L>(k / 2 * 4 + k % 2, threadIdx.x, tile, task);
       scales.in[k] = task.in_scales ? task.in_scales[min(at.row, task.rows - 1)] : 1.f;
     }
   return scales;
@@ -153,49 +145,32 @@ __device__ inline float scaled(Sum sum, int i, const Scales<L>& scales) {
 }
 
 template <class L, class Sum>
-__device__ void write_tile(const Sum (&sums)[L::kBlocks][L::kSums], int tile, const StreamedTask& task) {
+__device__ void write_tile(const Sum (&sums)[L::kSums], int tile, const StreamedTask& task) {
+  const Scales<L> scales = load_scales<L>(tile, 0, task);
 #pragma unroll
-  for (int block = 0; block < L::kBlocks; ++block) {
-    const int lane = lane_of<L>(block);
-    const Scales<L> scales = load_scales<L>(lane, tile, 0, task);
-#pragma unroll
-    for (int i = 0; i < L::kSums; ++i) {
-      const Position at = position_of<L>(i, lane, tile, task);
-      if (at.is_there) store_out(task, at.row, at.column, scaled<L>(sums[block][i], i, scales));
-    }
+  for (int i = 0; i < L::kSums; ++i) {
+    const Position at = position_of<L>(i, threadIdx.x, tile, task);
+    if (at.is_there) store_out(task, at.row, at.column, scaled<L>(sums[i], i, scales));
   }
 }
 
-// Two blocks of a warpgroup are gate's and up's of the same rows. Where it has one, the warpgroups with up's
-// rows hand their values to those with gate's.
+// The warpgroups with up's rows hand their values to those with gate's.
 template <class L, class Sum>
-__device__ void write_gated(const Sum (&sums)[L::kBlocks][L::kSums], int tile, const StreamedTask& task,
+__device__ void write_gated(const Sum (&sums)[L::kSums], int tile, const StreamedTask& task,
                             float* exchange) {
-  constexpr int kHalf = L::kLanes / 2;
-  const int lane = lane_of<L>(0);
-  if constexpr (L::kBlocks == 2) {
-    const Scales<L> gate_scales = load_scales<L>(lane, tile, 0, task);
-    const Scales<L> up_scales = load_scales<L>(lane, tile, task.half_rows, task);
-#pragma unroll
-    for (int i = 0; i < L::kSums; ++i) {
-      const Position at = position_of<L>(i, lane, tile, task);
-      const float value = gated(scaled<L>(sums[0][i], i, gate_scales), scaled<L>(sums[1][i], i, up_scales));
-      if (at.is_there) store_out(task, at.row, at.column, value);
-    }
-    return;
-  }
-  float* mine = exchange + lane % kHalf;
-  const bool is_up = lane >= kHalf;
-  const Scales<L> scales = load_scales<L>(lane, tile, is_up ? task.half_rows : 0, task);
+  constexpr int kHalf = L::kConsumers / 2;
+  float* mine = exchange + threadIdx.x % kHalf;
+  const bool is_up = threadIdx.x >= kHalf;
+  const Scales<L> scales = load_scales<L>(tile, is_up ? task.half_rows : 0, task);
   if (is_up)
 #pragma unroll
-    for (int i = 0; i < L::kSums; ++i) mine[i * kHalf] = scaled<L>(sums[0][i], i, scales);
+    for (int i = 0; i < L::kSums; ++i) mine[i * kHalf] = scaled<L>(sums[i], i, scales);
   sync_threads_of(1, L::kConsumers);
   if (!is_up)
 #pragma unroll
     for (int i = 0; i < L::kSums; ++i) {
-      const Position at = position_of<L>(i, lane, tile, task);
-      const float value = gated(scaled<L>(sums[0][i], i, scales), mine[i * kHalf]);
+      const Position at = position_of<L>(i, threadIdx.x, tile, task);
+      const float value = gated(scaled<L>(sums[i], i, scales), mine[i * kHalf]);
       if (at.is_there) store_out(task, at.row, at.column, value);
     }
   sync_threads_of(1, L::kConsumers);
@@ -227,13 +202,11 @@ __device__ inline void wait_for_parts(const int* arrivals, int parts) {
 }
 
 template <class L, class Sum>
-__device__ void leave_part(const Sum (&sums)[L::kBlocks][L::kSums], int tile, const Chain& chain,
+__device__ void leave_part(const Sum (&sums)[L::kSums], int tile, const Chain& chain,
                            const StreamedTask& task) {
-  Sum* mine = part_of<Sum>(chain, blockIdx.x - chain.first, task);
+  Sum* mine = part_of<Sum>(chain, blockIdx.x - chain.first, task) + threadIdx.x;
 #pragma unroll
-  for (int block = 0; block < L::kBlocks; ++block)
-#pragma unroll
-    for (int i = 0; i < L::kSums; ++i) __stcg(mine + i * L::kLanes + lane_of<L>(block), sums[block][i]);
+  for (int i = 0; i < L::kSums; ++i) __stcg(mine + i * L::kConsumers, sums[i]);
   sync_threads_of(1, L::kConsumers);
   if (threadIdx.x == 0) {
     __threadfence();
@@ -244,7 +217,7 @@ __device__ void leave_part(const Sum (&sums)[L::kBlocks][L::kSums], int tile, co
 // Writes this block's share of a tile whose parts are all there, added in the order of their columns.
 template <class L, class Sum, bool kGated>
 __device__ void join_share(int tile, const Chain& chain, const StreamedTask& task) {
-  constexpr int kWidth = kGated ? L::kLanes / 2 : L::kLanes, kAll = L::kSums * kWidth;
+  constexpr int kWidth = kGated ? L::kConsumers / 2 : L::kConsumers, kAll = L::kSums * kWidth;
   // As many loads under way together as registers allow: of several sums and several parts.
   constexpr int kTogether = L::kSums <= 8 ? L::kSums / 4 : L::kSums <= 16 ? 4 : 8;
   constexpr int kParts = kTogether <= 2 ? 8 : kGated ? 2 : 4;
@@ -258,7 +231,7 @@ __device__ void join_share(int tile, const Chain& chain, const StreamedTask& tas
 #pragma unroll
       for (int k = 0; k < kTogether; ++k) {
         const unsigned e = min(begin + k * L::kConsumers, kAll - 1);
-        const unsigned at = e / kWidth * L::kLanes + e % kWidth;
+        const unsigned at = e / kWidth * L::kConsumers + e % kWidth;
         sums[k] += __ldcg(from + at);
         if constexpr (kGated) up_sums[k] += __ldcg(from + at + kWidth);
       }
@@ -296,18 +269,16 @@ __device__ void join_parts(int tile, const Chain& chain, const StreamedTask& tas
 
 // The one block that joins a chain of two keeps its own sums.
 template <class L, class Sum>
-__device__ void add_other_part(Sum (&sums)[L::kBlocks][L::kSums], int tile, const Chain& chain,
+__device__ void add_other_part(Sum (&sums)[L::kSums], int tile, const Chain& chain,
                                const StreamedTask& task) {
   if (threadIdx.x == 0) {
     wait_for_parts(task.arrivals + 2 * tile, 1);
     task.arrivals[2 * tile] = 0;
   }
   sync_threads_of(1, L::kConsumers);
-  const Sum* other = part_of<Sum>(chain, 1, task);
+  const Sum* other = part_of<Sum>(chain, 1, task) + threadIdx.x;
 #pragma unroll
-  for (int block = 0; block < L::kBlocks; ++block)
-#pragma unroll
-    for (int i = 0; i < L::kSums; ++i) sums[block][i] += __ldcg(other + i * L::kLanes + lane_of<L>(block));
+  for (int i = 0; i < L::kSums; ++i) sums[i] += __ldcg(other + i * L::kConsumers);
 }
 
 // A place in the ring, and whether its barriers' present phase is odd.
@@ -341,25 +312,25 @@ __device__ void feed(const StreamedTask& task, char* ring, Barriers& barriers, i
       const int half_blocks = task.half_rows / 64 + (task.half_rows % 64 != 0);
       int blocks = 0;
 #pragma unroll
-      for (int block = 0; block < L::kTileBlocks; ++block)
-        blocks += block_row<L>(weight_tile, block, task) / 64 < half_blocks;
+      for (int group = 0; group < L::kGroups; ++group)
+        blocks += group_row<L>(weight_tile, group, task) / 64 < half_blocks;
       const auto block_bytes = static_cast<std::uint32_t>(task.panels.block_bytes);
       barrier_expect_bytes(full, L::kInputBytes + static_cast<std::uint32_t>(blocks) * block_bytes);
 #pragma unroll
-      for (int block = 0; block < L::kTileBlocks; ++block) {
-        const int row = block_row<L>(weight_tile, block, task) / 64;
-        if (row >= half_blocks) continue;
+      for (int group = 0; group < L::kGroups; ++group) {
+        const int block = group_row<L>(weight_tile, group, task) / 64;
+        if (block >= half_blocks) continue;
         const std::int64_t at =
-            static_cast<std::int64_t>(half_of<L>(block, task) * half_blocks + row) * task.chunks + chunk;
-        copy_bytes(to + block * block_bytes, static_cast<const char*>(task.panels.data) + at * block_bytes,
+            static_cast<std::int64_t>(half_of<L>(group, task) * half_blocks + block) * task.chunks + chunk;
+        copy_bytes(to + group * block_bytes, static_cast<const char*>(task.panels.data) + at * block_bytes,
                    block_bytes, full, weight_policy);
       }
     } else {
-      barrier_expect_bytes(full, L::kInputBytes + L::kTileBlocks * 64 * 128);
+      barrier_expect_bytes(full, L::kInputBytes + L::kGroups * 64 * 128);
 #pragma unroll
-      for (int block = 0; block < L::kTileBlocks; ++block)
-        copy_tile(to + block * 64 * 128, &task.weight_tiles, chunk * columns,
-                  half_of<L>(block, task) * task.half_rows + block_row<L>(weight_tile, block, task), full,
+      for (int group = 0; group < L::kGroups; ++group)
+        copy_tile(to + group * 64 * 128, &task.weight_tiles, chunk * columns,
+                  half_of<L>(group, task) * task.half_rows + group_row<L>(weight_tile, group, task), full,
                   weight_policy);
     }
   };
@@ -522,12 +493,14 @@ __device__ inline RowScale row_scale(const char* scales, int index, PanelScale t
   return scale;
 }
 
-// A pair of codes less zero points, times its scale, rounded as dequantize_panels() does.
-__device__ inline std::uint32_t scaled_pair(std::uint32_t pair, const RowScale& scale, PanelScale type) {
-  std::uint32_t scaled = pair;
-  if (type == PanelScale::kBf16) {
+// A pair of codes less zero points, times its scale, rounded as dequantize_panels() does. Scales that are no
+// bf16 (kBf16Scales is false) multiply floats.
+template <bool kBf16Scales>
+__device__ inline std::uint32_t scaled_pair(std::uint32_t pair, const RowScale& scale) {
+  std::uint32_t scaled;
+  if constexpr (kBf16Scales) {
     asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(scaled) : "r"(pair), "r"(scale.pair));
-  } else if (type != PanelScale::kNone) {
+  } else {
     const float low = __uint_as_float(pair << 16) * scale.value;
     const float high = __uint_as_float(pair & 0xffff0000u) * scale.value;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(scaled) : "f"(high), "f"(low));
@@ -536,68 +509,58 @@ __device__ inline std::uint32_t scaled_pair(std::uint32_t pair, const RowScale& 
 }
 
 // For many rows, where products and not memory are the limit: weights are scaled, and rounded to bf16, before
-// they are multiplied, so that one product follows another without a wait for its sums. The warpgroup's two
-// blocks take turns.
-template <int kN, int kSteps>
+// they are multiplied, so that one product follows another without a wait for its sums.
+template <int kN, int kSteps, bool kBf16Scales>
 __device__ void add_scaled_panels(const StreamedTask& task, const char* ring, Barriers& barriers,
-                                  Place& place, int count, float (&sums)[2][kN / 2]) {
+                                  Place& place, int count, float (&sums)[kN / 2]) {
   using L = StreamedLayout<true, kN>;
-  static_assert(L::kBlocks == 2);
+  constexpr int kPending = 3;
   const Int4Panels& panels = task.panels;
   const int thread = threadIdx.x % 128, row = thread / 32 * 16 + thread % 32 / 4;
-  std::uint32_t pairs[2][2][4] = {};  // of a block, of a step and the one after it
-  int before = -1;                    // the stage whose products may still be under way
+  std::uint32_t pairs[kPending + 1][4] = {};
+  int before = -1;  // the stage whose products may still be under way
   for (; count > 0; --count, place.advance(task.stages)) {
     barrier_wait(barriers.full + place.stage, place.parity);
     const char* inputs = ring + place.stage * task.stage_bytes;
-    std::uint32_t zeros[2][2];
-    RowScale scales[2][2] = {};
-    uint4 raw[2];
+    const char* block = inputs + L::kInputBytes + threadIdx.x / 128 * panels.block_bytes;
+    const uint4 raw[2] = {*reinterpret_cast<const uint4*>(block + thread * 16),
+                          *reinterpret_cast<const uint4*>(block + 2048 + thread * 16)};
+    const auto* words = reinterpret_cast<const std::uint32_t*>(raw);
+    std::uint32_t zeros[2];
+    RowScale scales[2];
 #pragma unroll
-    for (int step = 0; step < 8; ++step)
+    for (int step = 0; step < 8; ++step) {
+      if (step % kSteps == 0)
 #pragma unroll
-      for (int block = 0; block < 2; ++block) {
-        const char* at =
-            inputs + L::kInputBytes + (block * L::kGroups + threadIdx.x / 128) * panels.block_bytes;
-        if (step % 4 == 0) raw[block] = *reinterpret_cast<const uint4*>(at + step / 4 * 2048 + thread * 16);
-        if (step % kSteps == 0)
+        for (int high = 0; high < 2; ++high) {
+          const int index = step / kSteps * 64 + row + high * 8;
+          zeros[high] = 0x43084308;  // 136
+          if (panels.has_zeros)      // 128 to 143: a step of 1 in the last bit
+            zeros[high] += static_cast<std::uint32_t>(
+                               reinterpret_cast<const std::int8_t*>(block + panels.zero_offset)[index]) *
+                           0x10001u;
+          scales[high] = row_scale(block + kPanelCodeBytes, index, panels.scale);
+        }
+      auto& now = pairs[step % (kPending + 1)];
+      products_wait<kPending>();
+      hold(now);
+      // Those of the chunk before are complete.
+      if (step == kPending && before >= 0 && thread == 0) barrier_arrive(barriers.empty + before);
+      expand_codes(words[step], zeros[0], zeros[1], now);
 #pragma unroll
-          for (int high = 0; high < 2; ++high) {
-            const int index = step / kSteps * 64 + row + high * 8;
-            zeros[block][high] = 0x43084308;  // 136
-            if (panels.has_zeros)             // 128 to 143: a step of 1 in the last bit
-              zeros[block][high] += static_cast<std::uint32_t>(reinterpret_cast<const std::int8_t*>(
-                                        at + panels.zero_offset)[index]) *
-                                    0x10001u;
-            scales[block][high] = row_scale(at + kPanelCodeBytes, index, panels.scale);
-          }
-        auto& now = pairs[block][step % 2];
-        products_wait<3>();
-        hold(now);
-        // The products of three steps and blocks at most: those of the chunk before are complete.
-        if (step == 1 && block == 1 && before >= 0 && thread == 0) barrier_arrive(barriers.empty + before);
-        const std::uint32_t word = step % 4 == 0   ? raw[block].x
-                                   : step % 4 == 1 ? raw[block].y
-                                   : step % 4 == 2 ? raw[block].z
-                                                   : raw[block].w;
-        expand_codes(word, zeros[block][0], zeros[block][1], now);
-#pragma unroll
-        for (int k = 0; k < 4; ++k) now[k] = scaled_pair(now[k], scales[block][k % 2], panels.scale);
-        hold(now);
-        products_begin();
-        RegisterProduct<kN, false>::add(
-            sums[block], now, tile_descriptor(inputs + step / 4 * L::kInputBoxBytes) + step % 4 * 2, 1);
-        products_commit();
-      }
+      for (int k = 0; k < 4; ++k) now[k] = scaled_pair<kBf16Scales>(now[k], scales[k % 2]);
+      hold(now);
+      products_begin();
+      RegisterProduct<kN, false>::add(
+          sums, now, tile_descriptor(inputs + step / 4 * L::kInputBoxBytes) + step % 4 * 2, 1);
+      products_commit();
+    }
     before = place.stage;
   }
   products_wait<0>();
 #pragma unroll
-  for (int block = 0; block < 2; ++block) {
-    hold(pairs[block][0]);
-    hold(pairs[block][1]);
-    hold(sums[block]);
-  }
+  for (int i = 0; i <= kPending; ++i) hold(pairs[i]);
+  hold(sums);
   if (thread == 0) barrier_arrive(barriers.empty + before);
 }
 
@@ -650,17 +613,18 @@ __global__ void __launch_bounds__(StreamedLayout<(kSteps > 0), kN>::kThreads, 1)
       const int tile = item / task.chunks;
       const int end = min(last, (tile + 1) * task.chunks);
       const bool whole = end - item == task.chunks;
-      Sum sums[L::kBlocks][kN / 2];
+      Sum sums[kN / 2];
 #pragma unroll
-      for (int block = 0; block < L::kBlocks; ++block)
-#pragma unroll
-        for (int i = 0; i < kN / 2; ++i) sums[block][i] = 0;
-      if constexpr (L::kBlocks == 2)
-        add_scaled_panels<kN, kSteps>(task, ring, barriers, place, end - item, sums);
-      else if constexpr (kPanels)
-        add_panels<kN, kSteps>(task, ring, barriers, place, end - item, sums[0]);
+      for (int i = 0; i < kN / 2; ++i) sums[i] = 0;
+      if constexpr (kPanels && kN > 64) {
+        if (task.panels.scale == PanelScale::kBf16)
+          add_scaled_panels<kN, kSteps, true>(task, ring, barriers, place, end - item, sums);
+        else
+          add_scaled_panels<kN, kSteps, false>(task, ring, barriers, place, end - item, sums);
+      } else if constexpr (kPanels)
+        add_panels<kN, kSteps>(task, ring, barriers, place, end - item, sums);
       else
-        add_products<kOperand, kN>(task, ring, barriers, place, end - item, sums[0]);
+        add_products<kOperand, kN>(task, ring, barriers, place, end - item, sums);
       item = end;
       if (!whole) {
         const Chain chain = chain_of(tile, task);
@@ -683,9 +647,9 @@ template <Operand kOperand, int kSteps, int kN>
 void start_streamed(StreamedTask task, cudaStream_t stream) {
   constexpr bool kPanels = kSteps > 0;
   using L = StreamedLayout<kPanels, kN>;
-  const int weight_bytes = L::kTileBlocks * (kPanels ? task.panels.block_bytes : 64 * 128);
+  const int weight_bytes = L::kGroups * (kPanels ? task.panels.block_bytes : 64 * 128);
   task.stage_bytes = (L::kInputBytes + weight_bytes + 1023) / 1024 * 1024;
-  const int exchange = task.gated && L::kBlocks == 1 ? L::kExchangeBytes : 0;
+  const int exchange = task.gated ? L::kExchangeBytes : 0;
   task.stages = std::min(kMostStages, (kRingBytes - exchange) / task.stage_bytes);
   const int tile_columns = task.gated ? L::kTileRows / 2 : L::kTileRows;
   task.tiles = (task.half_rows + tile_columns - 1) / tile_columns;

@@ -11,8 +11,7 @@
 
 #include <algorithm>
 
-#include "backend/cuda/device_math.cuh"
-#include "backend/cuda/hopper.cuh"
+#include "backend/cuda/attention_task.cuh"
 #include "backend/cuda/launch.cuh"
 #include "backend/cuda/streamed_linear.h"
 #include "backend/cuda/warpgroup_product.cuh"
@@ -45,63 +44,6 @@ struct Layout {
   static constexpr int kProducerRegisters = kDividesContext ? 64 : 72;
 };
 
-struct Task {
-  CUtensorMap key_tiles, value_tiles;  // with cache.type kBf16, where in_boxes
-  bool in_boxes;
-  const void* qkv;
-  int num_heads, heads;  // in all, and of a KV head
-  StepView step;
-  std::int64_t group;
-  int sliding_window;
-  CacheView cache;
-  int block_shift;
-  float scale;  // of scores, base 2
-  Values out;
-  std::int64_t out_stride;
-  int most_queries;  // of a sequence whose context is divided
-  float* partial;    // [sequences, most_queries * num_heads, splits, head_dim + 2]
-  int* arrivals;     // [sequences, num_kv_heads]
-  int splits;
-};
-
-// Queries [first, first + count) of a sequence: those of a block.
-struct Span {
-  int sequence = 0, first = 0, count = 0;
-};
-
-__device__ inline bool is_divided(const Task& task, int sequence) {
-  return task.step.query_starts[sequence + 1] - task.step.query_starts[sequence] <= task.most_queries;
-}
-
-// The `tile`-th span of `tokens` queries, of the sequences that are not divided; count is 0 beyond the last.
-__device__ inline Span find_span(const Task& task, int tile, int tokens) {
-  const int lane = threadIdx.x % 32;
-  int before = 0;
-  for (int base = 0; base < task.step.sequences; base += 32) {
-    const int s = base + lane;
-    int queries = 0;
-    if (s < task.step.sequences && !is_divided(task, s))
-      queries = task.step.query_starts[s + 1] - task.step.query_starts[s];
-    const int tiles = (queries + tokens - 1) / tokens;
-    int end = tiles;
-    for (int offset = 1; offset < 32; offset *= 2) {
-      const int other = __shfl_up_sync(~0u, end, offset);
-      if (lane >= offset) end += other;
-    }
-    const unsigned reached = __ballot_sync(~0u, before + end > tile);
-    if (reached) {
-      const int source = __ffs(static_cast<int>(reached)) - 1;
-      const int skipped = tile - before - __shfl_sync(~0u, end - tiles, source);
-      const int sequence = base + source;
-      const int all = __shfl_sync(~0u, queries, source);
-      return {sequence, task.step.query_starts[sequence] + skipped * tokens,
-              min(tokens, all - skipped * tokens)};
-    }
-    before += __shfl_sync(~0u, end, 31);
-  }
-  return {};
-}
-
 // What a block computes: a span of queries of one KV head, over tiles [first_tile, last_tile] of keys.
 struct Work {
   Span span;
@@ -111,7 +53,7 @@ struct Work {
 };
 
 template <class L>
-__device__ inline Work find_work(const Task& task) {
+__device__ inline Work find_work(const AttentionTask& task) {
   Work work;
   work.kv_head = blockIdx.y;
   if constexpr (L::kDividesContext) {
@@ -149,23 +91,12 @@ __device__ inline int swizzled(int row, int chunk) {
   return chunk / 8 * kTileKeys * 128 + row * 128 + ((chunk % 8 ^ row % 8) << 4);
 }
 
-__device__ inline std::uint32_t pair_of(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return reinterpret_cast<const std::uint32_t&>(pair);
-}
-
 __device__ inline std::uint32_t load_pair(const float* p) {
   const float2 pair = *reinterpret_cast<const float2*>(p);
   return pair_of(pair.x, pair.y);
 }
 __device__ inline std::uint32_t load_pair(const bf16* p) {
   return *reinterpret_cast<const std::uint32_t*>(p);
-}
-
-__device__ inline float power_of_two(float exponent) {
-  float power;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(exponent));
-  return power;
 }
 
 // Eight e4m3 codes as bf16.
@@ -189,7 +120,7 @@ __device__ inline uint4 eight_values(uint2 codes) {
 template <class L, class C>
 class Producer {
  public:
-  __device__ Producer(const Task& task, const Work& work, char* ring, std::uint64_t* full,
+  __device__ Producer(const AttentionTask& task, const Work& work, char* ring, std::uint64_t* full,
                       std::uint64_t* empty)
       : task_(task),
         work_(work),
@@ -321,7 +252,7 @@ class Producer {
     }
   }
 
-  const Task& task_;
+  const AttentionTask& task_;
   const Work& work_;
   char* ring_;
   std::uint64_t *full_, *empty_;
@@ -336,7 +267,7 @@ struct Queries {
   std::uint32_t pairs[L::kHalves * 4][4];
 };
 template <class L, class T>
-__device__ void load_queries(const Task& task, const Work& work, int group, Queries<L>& queries) {
+__device__ void load_queries(const AttentionTask& task, const Work& work, int group, Queries<L>& queries) {
   const int head_dim = static_cast<int>(task.cache.head_dim), lane = threadIdx.x % 32;
   const std::int64_t columns = (task.num_heads + 2 * task.cache.num_kv_heads) * head_dim;
 #pragma unroll
@@ -377,8 +308,8 @@ __device__ inline float join_sums(float sum, float sum2, const Factors& f) {
 
 // Scores to weights of base 2: hides what a row does not see, moves the maxima, adds to the sums. `keep`
 // gets what earlier sums are multiplied with.
-__device__ inline void weigh(float (&scores)[32], const Task& task, const Rows& rows, int tile, bool hides,
-                             float (&m)[2], float (&l)[2], float (&keep)[2]) {
+__device__ inline void weigh(float (&scores)[32], const AttentionTask& task, const Rows& rows, int tile,
+                             bool hides, float (&m)[2], float (&l)[2], float (&keep)[2]) {
   const int t = threadIdx.x % 4;
   if (hides) {
 #pragma unroll
@@ -419,7 +350,7 @@ __device__ inline void pack_weights(const float (&scores)[32], std::uint32_t (&w
 // Attention of a warpgroup's rows over tiles [first, end); `base_use` counts the ring's uses. Leaves sums
 // that are not yet divided by l.
 template <class L>
-__device__ void attend(const Task& task, const Work& work, const Rows& rows, Queries<L>& queries,
+__device__ void attend(const AttentionTask& task, const Work& work, const Rows& rows, Queries<L>& queries,
                        const char* ring, std::uint64_t* full, std::uint64_t* empty, int first, int end,
                        float (&sums)[L::kHalves][32], float (&m)[2], float (&l)[2]) {
   float scores[32], keep[2];
@@ -520,17 +451,10 @@ __device__ void attend(const Task& task, const Work& work, const Rows& rows, Que
   }
 }
 
-__device__ inline void store_two(const Values& out, std::int64_t at, float a, float b) {
-  if (out.type == Float::kBf16)
-    *reinterpret_cast<std::uint32_t*>(static_cast<bf16*>(out.data) + at) = pair_of(a, b);
-  else
-    *reinterpret_cast<float2*>(static_cast<float*>(out.data) + at) = {a, b};
-}
-
 // Calls body(at_row(row of the block), half of the thread's rows, column, two sums) for the rows and columns
 // there are.
 template <class L, class AtRow, class Body>
-__device__ void each_two_sums(const Task& task, const Work& work, int group,
+__device__ void each_two_sums(const AttentionTask& task, const Work& work, int group,
                               const float (&sums)[L::kHalves][32], AtRow at_row, Body body) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
 #pragma unroll
@@ -549,14 +473,14 @@ __device__ void each_two_sums(const Task& task, const Work& work, int group,
   }
 }
 
-__device__ inline std::int64_t out_index(const Task& task, const Work& work, int row) {
+__device__ inline std::int64_t out_index(const AttentionTask& task, const Work& work, int row) {
   return (work.span.first + row / task.heads) * task.out_stride +
          (work.kv_head * task.heads + row % task.heads) * task.cache.head_dim;
 }
 
 template <class L>
-__device__ void write_rows(const Task& task, const Work& work, int group, const float (&sums)[L::kHalves][32],
-                           const float (&l)[2]) {
+__device__ void write_rows(const AttentionTask& task, const Work& work, int group,
+                           const float (&sums)[L::kHalves][32], const float (&l)[2]) {
   const float inverse[2] = {task.cache.value_scale / l[0], task.cache.value_scale / l[1]};
   each_two_sums<L>(
       task, work, group, sums, [&](int row) { return out_index(task, work, row); },
@@ -567,7 +491,7 @@ __device__ void write_rows(const Task& task, const Work& work, int group, const 
 
 // Leaves one part of a divided context; the last block to come joins all of them.
 template <class L>
-__device__ void join_blocks(const Task& task, const Work& work, const float (&sums)[L::kHalves][32],
+__device__ void join_blocks(const AttentionTask& task, const Work& work, const float (&sums)[L::kHalves][32],
                             const float (&m)[2], const float (&l)[2]) {
   const int head_dim = static_cast<int>(task.cache.head_dim), width = head_dim + 2;
   const int rows = work.span.count * task.heads;
@@ -614,8 +538,8 @@ __device__ void join_blocks(const Task& task, const Work& work, const float (&su
 }
 
 template <class L>
-__device__ void consume(const Task& task, const Work& work, int group, Queries<L>& queries, const char* ring,
-                        float* joined, std::uint64_t* full, std::uint64_t* empty) {
+__device__ void consume(const AttentionTask& task, const Work& work, int group, Queries<L>& queries,
+                        const char* ring, float* joined, std::uint64_t* full, std::uint64_t* empty) {
   const int lane = threadIdx.x % 32, warp_row = group * kGroupRows + threadIdx.x / 32 % 4 * 16;
   const int all_rows = work.span.count * task.heads;
   Rows rows;
@@ -673,7 +597,7 @@ __device__ void consume(const Task& task, const Work& work, int group, Queries<L
 
 template <int kGroups, int kDim, class T, class C>
 __global__ void __launch_bounds__(Layout<kGroups, kDim>::kThreads, kGroups == 1 ? 2 : 1)
-    tile_attention_kernel(const __grid_constant__ Task task) {
+    tile_attention_kernel(const __grid_constant__ AttentionTask task) {
   using L = Layout<kGroups, kDim>;
   extern __shared__ char memory[];
   __shared__ std::uint64_t full[L::kStages], empty[L::kStages];
@@ -706,7 +630,7 @@ __global__ void __launch_bounds__(Layout<kGroups, kDim>::kThreads, kGroups == 1 
 }
 
 template <int kGroups, int kDim, class T, class C>
-void start(const Task& task, dim3 grid, cudaStream_t stream) {
+void start(const AttentionTask& task, dim3 grid, cudaStream_t stream) {
   using L = Layout<kGroups, kDim>;
   const auto kernel = tile_attention_kernel<kGroups, kDim, T, C>;
   static const cudaError_t allowed =
@@ -747,25 +671,27 @@ void tile_attention(Values qkv, std::int64_t num_heads, const StepView& step, st
   const int heads = static_cast<int>(num_heads / cache.num_kv_heads);
   int block_shift = 0;
   while ((std::int64_t{1} << block_shift) < cache.block_size) ++block_shift;
-  Task task{.key_tiles = {},
-            .value_tiles = {},
-            .in_boxes = false,
-            .qkv = qkv.data,
-            .num_heads = static_cast<int>(num_heads),
-            .heads = heads,
-            .step = step,
-            .group = group,
-            .sliding_window = static_cast<int>(sliding_window),
-            .cache = cache,
-            .block_shift = block_shift,
-            // Exponentials are of base 2.
-            .scale = 1.44269504f / sqrtf(static_cast<float>(cache.head_dim)) * cache.key_scale,
-            .out = out,
-            .out_stride = out_stride,
-            .most_queries = most_divided_queries(step, heads),
-            .partial = reinterpret_cast<float*>(static_cast<char*>(workspace) + kAttentionCounterBytes),
-            .arrivals = static_cast<int*>(workspace),
-            .splits = splits_of(step)};
+  AttentionTask task{
+      .key_tiles = {},
+      .value_tiles = {},
+      .in_boxes = false,
+      .qkv = qkv.data,
+      .num_heads = static_cast<int>(num_heads),
+      .heads = heads,
+      .step = step,
+      .group = group,
+      .sliding_window = static_cast<int>(sliding_window),
+      .cache = cache,
+      .block_shift = block_shift,
+      // Exponentials are of base 2.
+      .scale = 1.44269504f / sqrtf(static_cast<float>(cache.head_dim)) * cache.key_scale,
+      .out = out,
+      .out_stride = out_stride,
+      .most_queries = most_divided_queries(step, heads),
+      .partial = reinterpret_cast<float*>(static_cast<char*>(workspace) + kAttentionCounterBytes),
+      .arrivals = static_cast<int*>(workspace),
+      .splits = splits_of(step),
+      .prompt_spans = static_cast<int>(step.tokens / (kPromptRows / heads) + step.sequences)};
   // Swizzled rows repeat after eight.
   if (cache.type == Float::kBf16 && cache.head_dim % 64 == 0 && cache.block_size >= 8) {
     const int rows = static_cast<int>(std::min<std::int64_t>(cache.block_size, kTileKeys));
@@ -785,6 +711,9 @@ void tile_attention(Values qkv, std::int64_t num_heads, const StepView& step, st
     if (step.longest_query <= task.most_queries) return;
     const std::int64_t queries = Layout<2, kDim>::kRows / heads;
     const dim3 whole(static_cast<unsigned>(step.tokens / queries + step.sequences), kv_heads);
+    static_assert(Layout<2, kDim>::kRows == kPromptRows);
+    if (std::is_same_v<T, bf16> && task.in_boxes && step.tokens >= kPromptTokens)
+      return prompt_attention(task, stream);
     start<2, kDim, T, C>(task, whole, stream);
   };
   const auto with_dim = [&](auto* rows, auto* kind) {

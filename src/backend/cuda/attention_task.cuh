@@ -1,0 +1,91 @@
+// What the attention kernels share: their task, and which queries a block has.
+#pragma once
+
+#include "backend/cuda/device_math.cuh"
+#include "backend/cuda/hopper.cuh"
+
+namespace bise::cuda {
+
+struct AttentionTask {
+  CUtensorMap key_tiles, value_tiles;  // with cache.type kBf16, where in_boxes
+  bool in_boxes;
+  const void* qkv;
+  int num_heads, heads;  // in all, and of a KV head
+  StepView step;
+  std::int64_t group;
+  int sliding_window;
+  CacheView cache;
+  int block_shift;
+  float scale;  // of scores, base 2
+  Values out;
+  std::int64_t out_stride;
+  int most_queries;  // of a sequence whose context is divided
+  float* partial;    // [sequences, most_queries * num_heads, splits, head_dim + 2]
+  int* arrivals;     // [sequences, num_kv_heads]
+  int splits;
+  int prompt_spans;  // of kPromptRows rows, at most
+};
+
+// Queries [first, first + count) of a sequence: those of a block.
+struct Span {
+  int sequence = 0, first = 0, count = 0;
+};
+
+__device__ inline bool is_divided(const AttentionTask& task, int sequence) {
+  return task.step.query_starts[sequence + 1] - task.step.query_starts[sequence] <= task.most_queries;
+}
+
+// The `tile`-th span of `tokens` queries, of the sequences that are not divided; count is 0 beyond the last.
+__device__ inline Span find_span(const AttentionTask& task, int tile, int tokens) {
+  const int lane = threadIdx.x % 32;
+  int before = 0;
+  for (int base = 0; base < task.step.sequences; base += 32) {
+    const int s = base + lane;
+    int queries = 0;
+    if (s < task.step.sequences && !is_divided(task, s))
+      queries = task.step.query_starts[s + 1] - task.step.query_starts[s];
+    const int tiles = (queries + tokens - 1) / tokens;
+    int end = tiles;
+    for (int offset = 1; offset < 32; offset *= 2) {
+      const int other = __shfl_up_sync(~0u, end, offset);
+      if (lane >= offset) end += other;
+    }
+    const unsigned reached = __ballot_sync(~0u, before + end > tile);
+    if (reached) {
+      const int source = __ffs(static_cast<int>(reached)) - 1;
+      const int skipped = tile - before - __shfl_sync(~0u, end - tiles, source);
+      const int sequence = base + source;
+      const int all = __shfl_sync(~0u, queries, source);
+      return {sequence, task.step.query_starts[sequence] + skipped * tokens,
+              min(tokens, all - skipped * tokens)};
+    }
+    before += __shfl_sync(~0u, end, 31);
+  }
+  return {};
+}
+
+__device__ inline std::uint32_t pair_of(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return reinterpret_cast<const std::uint32_t&>(pair);
+}
+
+__device__ inline float power_of_two(float exponent) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(exponent));
+  return power;
+}
+
+__device__ inline void store_two(const Values& out, std::int64_t at, float a, float b) {
+  if (out.type == Float::kBf16)
+    *reinterpret_cast<std::uint32_t*>(static_cast<bf16*>(out.data) + at) = pair_of(a, b);
+  else
+    *reinterpret_cast<float2*>(static_cast<float*>(out.data) + at) = {a, b};
+}
+
+// prompt_attention.cu: of sequences that are not divided, in steps of so many tokens, with qkv in bf16 and
+// keys and values in boxes.
+constexpr int kPromptRows = 128;
+constexpr std::int64_t kPromptTokens = 65;
+void prompt_attention(const AttentionTask& task, cudaStream_t stream);
+
+}  // namespace bise::cuda
