@@ -91,10 +91,10 @@ struct RegisterProduct;
 #define BISE_PLACES_24 BISE_PLACES_16 ", %16, %17, %18, %19, %20, %21, %22, %23"
 #define BISE_PLACES_48 \
   BISE_PLACES_32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
-#define BISE_PLACES_96                                                                                    \
-  BISE_PLACES_64                                                                                          \
-      ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, " \
-      "%83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define BISE_PLACES_96                                                                                \
+  BISE_PLACES_64                                                                                      \
+  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, " \
+  "%83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
 
 BISE_WARPGROUP_PRODUCTS(8, BISE_PLACES_4, "4", "5", "6", BISE_REGISTERS_4)
 BISE_WARPGROUP_PRODUCTS(16, BISE_PLACES_8, "8", "9", "10", BISE_REGISTERS_8)
