@@ -75,6 +75,9 @@ struct Avx2Codes : SimdAvx2 {
       for (int t = 0; t < T; ++t) acc[r][t] = _mm256_setzero_si256();
     std::int64_t k = 0;
     for (; k + 16 <= columns; k += 16) {
+      if (T == 1 && k % 64 == 0) {
+        for (int r = 0; r < R; ++r) __builtin_prefetch(w + r * w_stride + k + kBytesAhead, 0, 2);
+      }
       __m256i weight[R];
       for (int r = 0; r < R; ++r) weight[r] = wide(w + r * w_stride + k);
       for (int t = 0; t < T; ++t) {

@@ -78,6 +78,9 @@ struct Avx512Codes : SimdAvx512 {
       for (int t = 0; t < T; ++t) acc[r][t] = _mm512_setzero_si512();
     for (std::int64_t k = 0; k < columns; k += 64) {
       const __mmask64 inside = columns - k >= 64 ? ~0ull : (1ull << (columns - k)) - 1;
+      if constexpr (T == 1) {
+        for (int r = 0; r < R; ++r) __builtin_prefetch(w + r * w_stride + k + kBytesAhead, 0, 2);
+      }
       __m512i weight[R];
       for (int r = 0; r < R; ++r)
         weight[r] = _mm512_xor_si512(_mm512_maskz_loadu_epi8(inside, w + r * w_stride + k), offset);

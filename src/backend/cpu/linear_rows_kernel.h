@@ -139,20 +139,8 @@ class RowProduct {
     const bool last = block + 1 == blocks_;
     if constexpr (Codes::kWidth > 1) {
       const LinearPart& part = weight_.part_of(row);
-      if (in_.rows() == 1 && widens_in_registers(part) && row + count <= part.first_row + part.rows()) {
-        float products[Unit::kHalf];
-        const std::int64_t first_row = row - part.first_row;
-        std::int64_t n = 0;
-        for (; n + kRows <= count; n += kRows)
-          dot_stored_rows<Codes, kRows>(part, first_row + n, begin, columns, x + begin, products + n);
-        for (; n < count; ++n)
-          dot_stored_rows<Codes, 1>(part, first_row + n, begin, columns, x + begin, products + n);
-        for (n = 0; n < count; ++n) {
-          const float total = block == 0 ? products[n] : sums[n] + products[n];
-          sums[n] = last ? finished(total, row + n, first) : total;
-        }
-        return;
-      }
+      if (in_.rows() == 1 && widens_in_registers(part) && row + count <= part.first_row + part.rows())
+        return multiply_row(part, row, count, block, x + begin, sums);
     }
     auto* panel = reinterpret_cast<float*>(scratch.panel.data());
     for (std::int64_t n = 0; n < count; ++n) {
@@ -171,6 +159,24 @@ class RowProduct {
       }
     };
     for_each_tile(count, rows, dot);
+  }
+
+  // multiply_floats for one row of input and rows of one part. Not inlined: the registers of the loops over
+  // many rows shall not be shared with it.
+  [[gnu::noinline]] void multiply_row(const LinearPart& part, std::int64_t row, std::int64_t count,
+                                      std::int64_t block, const float* x, float* sums) const {
+    const std::int64_t begin = block * kBlockColumns,
+                       columns = std::min(kBlockColumns, in_.columns() - begin);
+    float products[Unit::kHalf];
+    const std::int64_t first_row = row - part.first_row;
+    std::int64_t n = 0;
+    for (; n + kRows <= count; n += kRows)
+      dot_stored_rows<Codes, kRows>(part, first_row + n, begin, columns, x, products + n);
+    for (; n < count; ++n) dot_stored_rows<Codes, 1>(part, first_row + n, begin, columns, x, products + n);
+    for (n = 0; n < count; ++n) {
+      const float total = block == 0 ? products[n] : sums[n] + products[n];
+      sums[n] = block + 1 == blocks_ ? finished(total, row + n, 0) : total;
+    }
   }
 
   // Calls dot<R, T>(n, t) over [0, count) x [0, rows): whole tiles, then what is left one by one.

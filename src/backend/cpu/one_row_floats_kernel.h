@@ -18,11 +18,16 @@ namespace bise {
 namespace {  // each instruction set has its own copy
 
 bool widens_in_registers(const LinearPart& part) {
-  return part.format == RowFormat::kInt4Packed || part.format == RowFormat::kNf4 ||
-         part.format == RowFormat::kInt8 || part.format == RowFormat::kInt8Packed;
+  return part.format == RowFormat::kBF16 || part.format == RowFormat::kInt4Packed ||
+         part.format == RowFormat::kNf4 || part.format == RowFormat::kInt8 ||
+         part.format == RowFormat::kInt8Packed;
 }
 
 }  // namespace
+
+// The weights that are read so much later are fetched: the processor's own prefetching does not follow rows
+// that are read in pieces.
+constexpr std::int64_t kBytesAhead = 16 << 10;
 
 // kWidth bytes as (code - zero point) * scale.
 template <class Codes>
@@ -38,16 +43,26 @@ struct WidenBytes {
   typename Codes::Vec zero, factor;
 };
 
+// kWidth values of bfloat16.
+template <class Codes>
+struct WidenBf16 {
+  typename Codes::Vec operator()(const bf16* in) const { return Codes::load(in); }
+};
+
 // Loops over r are unrolled, so that acc stays in registers.
 //
-// acc[r] += row r of codes times x, over `count` columns; kPerByte codes a byte. Rows are `stride` bytes
+// acc[r] += row r of codes times x, over `count` columns; kPerCode columns a Code. Rows are `stride` codes
 // apart.
-template <class Codes, int kPerByte, int R, class Widen, class Code>
+template <class Codes, int kPerCode, int R, class Widen, class Code>
 void fma_rows(const Widen (&widen)[R], const Code* in, std::int64_t stride, std::int64_t count,
               const float* x, typename Codes::Vec (&acc)[R]) {
-  constexpr std::int64_t kBytes = Codes::kWidth / kPerByte;
+  constexpr std::int64_t kCodes = Codes::kWidth / kPerCode;
   std::int64_t i = 0;
-  for (; i + Codes::kWidth <= count; i += Codes::kWidth, in += kBytes) {
+  for (; i + Codes::kWidth <= count; i += Codes::kWidth, in += kCodes) {
+    if (i * static_cast<std::int64_t>(sizeof(Code)) / kPerCode % 64 == 0) {
+      for (int r = 0; r < R; ++r)
+        __builtin_prefetch(reinterpret_cast<const std::byte*>(in + r * stride) + kBytesAhead, 0, 2);
+    }
     const auto value = Codes::load(x + i);
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) acc[r] = Codes::fma(widen[r](in + r * stride), value, acc[r]);
@@ -55,8 +70,9 @@ void fma_rows(const Widen (&widen)[R], const Code* in, std::int64_t stride, std:
   if (i == count) return;
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {  // the input is zero beyond
-    Code last[kBytes] = {};
-    std::memcpy(last, in + r * stride, static_cast<std::size_t>(count - i + kPerByte - 1) / kPerByte);
+    Code last[kCodes] = {};
+    std::memcpy(last, in + r * stride,
+                static_cast<std::size_t>(count - i + kPerCode - 1) / kPerCode * sizeof(Code));
     acc[r] = Codes::fma(widen[r](last), Codes::load(x + i), acc[r]);
   }
 }
@@ -85,6 +101,17 @@ void load_row_groups(const LinearPart& part, std::int64_t row, std::int64_t firs
 template <class Codes, int R>
 void dot_stored_rows(const LinearPart& part, std::int64_t row, std::int64_t first, std::int64_t columns,
                      const float* x, float* products) {
+  typename Codes::Vec acc[R];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) acc[r] = Codes::zero();
+  if (part.format == RowFormat::kBF16) {
+    const WidenBf16<Codes> widen[R] = {};
+    fma_rows<Codes, 1>(widen, reinterpret_cast<const bf16*>(part.row(row)) + first, part.row_bytes / 2,
+                       columns, x, acc);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) products[r] = Codes::sum(acc[r]);
+    return;
+  }
   constexpr std::int64_t kMaxGroups = 512 / 32 + 1;
   float scales[R][kMaxGroups], zero_points[R][kMaxGroups];
   const std::int64_t size = part.group_size ? part.group_size : first + columns;
@@ -93,9 +120,6 @@ void dot_stored_rows(const LinearPart& part, std::int64_t row, std::int64_t firs
   for (int r = 0; r < R; ++r)
     load_row_groups<Codes>(part, row + r, begin_group, end_group - begin_group, scales[r], zero_points[r]);
   const auto* in = reinterpret_cast<const std::uint8_t*>(part.row(row));
-  typename Codes::Vec acc[R];
-#pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) acc[r] = Codes::zero();
   for (std::int64_t g = begin_group; g < end_group; ++g) {
     const std::int64_t begin = std::max(first, g * size), end = std::min((g + 1) * size, first + columns);
     const float* values = x + begin - first;
