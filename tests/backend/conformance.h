@@ -168,6 +168,16 @@ struct LinearCase {
   }
 };
 
+// Up to this many rows AMX multiplies integer codes with the input as planes of int8 (cpu/planes_amx.h): the
+// weights are not rounded, and a row's bits are others than in a larger batch.
+constexpr std::int64_t kPlaneRows = 32;
+
+inline bool takes_planes(const Variant& variant, const LinearCase& kind, std::int64_t columns) {
+  const bool stored_whole = kind.scheme.num_bits == 8 || columns % 2 == 0;
+  return variant.kind == "amx" && kind.scheme.type == WeightType::kInt && !kind.g_idx && stored_whole &&
+         kind.scheme.input == InputType::kNone;
+}
+
 inline void PrintTo(const LinearCase& one, std::ostream* out) {
   *out << one.name;
 }

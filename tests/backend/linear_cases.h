@@ -63,6 +63,13 @@ inline const std::vector<LinearCase>& linear_cases() {
       {.name = "W8A16_g64", .scheme = integers(8, kGroup, 64, true), .packed = true, .bias = true},
       {.name = "W8A16_ASYM_g32", .scheme = integers(8, kGroup, 32, false), .packed = true},
       {.name = "W8A16_channel", .scheme = integers(8, kChannel, 0, true), .packed = true},
+      {.name = "W8A16_ASYM_channel", .scheme = integers(8, kChannel, 0, false), .packed = true},
+      {.name = "W8A16_g192_f32",
+       .scheme = integers(8, kGroup, 192, true),
+       .dtype = DType::kF32,
+       .packed = true},
+      {.name = "W8_g32_unpacked", .scheme = integers(8, kGroup, 32, true), .dtype = DType::kF16, .parts = 3},
+      {.name = "W8_ASYM_g64_unpacked", .scheme = integers(8, kGroup, 64, false)},
       {.name = "NF4", .scheme = {kNf4, 4, kGroup, 64, true, kPlain}},
       {.name = "NF4_joined", .scheme = {kNf4, 4, kGroup, 64, true, kPlain}, .bias = true, .parts = 2},
   };

@@ -68,6 +68,18 @@ class Layer {
       }
   }
 
+  // Planes hold each value of a row as a multiple of a 32639th of its largest. What is rounded off is spread
+  // evenly over half of that to both sides: over a sum it adds up like a random walk. Six standard
+  // deviations.
+  void add_planes(std::int64_t rows, std::vector<double>& tolerance) const {
+    const std::size_t columns = as_size(shape_.columns), weight_rows = as_size(shape_.rows);
+    for (std::size_t r = 0; r < as_size(rows); ++r) {
+      const double step = largest_of(inputs(rows).subspan(r * columns, columns)) / 32639.0;
+      for (std::size_t n = 0; n < weight_rows; ++n)
+        tolerance[r * weight_rows + n] += 6 * step / std::sqrt(12.0) * weight_lengths_[n];
+    }
+  }
+
   // Integer products are exact: the sum's conversion to float32, two scales and the bias each round once.
   // Float32 sums of K products in any order: each of K roundings moves the sum by at most one unit of a
   // partial sum, which |w| |x| bounds (Cauchy-Schwarz); they add up like a random walk, sqrt(K). The factor
@@ -114,7 +126,8 @@ class Linear : public testing::TestWithParam<LinearCase> {
   }
 };
 
-void expect_conformance(const Variant& variant, Layer& layer, const LinearShape& shape) {
+void expect_conformance(const Variant& variant, const LinearCase& kind, Layer& layer,
+                        const LinearShape& shape) {
   Backend& backend = *variant.backend;
   const auto weight = backend.prepare_linear(layer.parts());
   const auto out = backend.make_matrix(kMostRows, shape.rows);
@@ -134,9 +147,11 @@ void expect_conformance(const Variant& variant, Layer& layer, const LinearShape&
     std::vector<double> tolerance = layer.tolerance(rows, exact_sums);
     const bool fp8_inputs = encoding.type == InputType::kFp8Token || encoding.type == InputType::kFp8Tensor;
     if (variant.kind == "cuda" && fp8_inputs) layer.add_fp8_sums(rows, encoded, tolerance);
+    const bool planes = takes_planes(variant, kind, shape.columns) && rows <= kPlaneRows;
+    if (planes) layer.add_planes(rows, tolerance);
     Worst worst = compare(actual, layer.expected(rows, rounded, false), tolerance);
     // AMX may dequantize to bfloat16, or scale sums of exact codes: the whole result is one or the other.
-    if (worst.ratio > 1 && variant.rounds_to_bf16() && !exact_sums) {
+    if (worst.ratio > 1 && variant.rounds_to_bf16() && !exact_sums && !planes) {
       const Worst second = compare(actual, layer.expected(rows, rounded, true), tolerance);
       if (second.ratio < worst.ratio) worst = second;
     }
@@ -146,40 +161,50 @@ void expect_conformance(const Variant& variant, Layer& layer, const LinearShape&
 
 TEST_P(Linear, AgreesWithReference) {
   for_each_shape([](Layer& layer, const LinearShape& shape) {
-    for_each_variant([&](const Variant& variant) { expect_conformance(variant, layer, shape); });
+    for_each_variant([&](const Variant& variant) { expect_conformance(variant, GetParam(), layer, shape); });
   });
 }
 
-// Joined parts, all rows at once, must equal each row by itself and any number of threads, to the bit.
+// Joined parts, all rows at once, must equal each row by itself and any number of threads, to the bit. Where
+// a few rows are multiplied in another way than many, that holds on either side.
 TEST_P(Linear, RowsDoNotDependOnTheBatchOrThreads) {
   for_each_shape([](Layer& layer, const LinearShape& shape) {
     std::map<std::string, Floats> by_kind;
     for_each_variant([&](const Variant& variant) {
-      const std::int64_t all = std::min(shape.batch_rows.back(), variant.independent_rows);
+      const std::int64_t most = std::min(shape.batch_rows.back(), variant.independent_rows);
       Backend& backend = *variant.backend;
       const auto weight = backend.prepare_linear(layer.parts());
-      const auto out = backend.make_matrix(all, shape.rows);
+      const auto out = backend.make_matrix(most, shape.rows);
       const auto run = [&](std::int64_t first, std::int64_t rows) {
         const auto in = encode(
             backend,
-            layer.inputs(all).subspan(as_size(first * shape.columns)).first(as_size(rows * shape.columns)),
+            layer.inputs(most).subspan(as_size(first * shape.columns)).first(as_size(rows * shape.columns)),
             rows, shape.columns, encoding_for(*weight));
         backend.linear(*in, *weight, *out);
         return read_all(backend, *out);
       };
-      const Floats together = run(0, all);
-      const Floats& first_of_kind = by_kind.try_emplace(variant.kind, together).first->second;
-      EXPECT_TRUE(identical(together, first_of_kind, shape.rows)) << "with another number of threads";
-      for (const std::int64_t rows : {1, 3, 16, 20}) {
-        Floats pieces;
-        const std::int64_t end = rows < 16 ? std::min<std::int64_t>(all, 9) : all;
-        for (std::int64_t first = 0; first < end; first += rows) {
-          const Floats piece = run(first, std::min(rows, end - first));
-          pieces.insert(pieces.end(), piece.begin(), piece.end());
+      const auto expect_same = [&](std::int64_t all, std::initializer_list<std::int64_t> batches) {
+        const Floats together = run(0, all);
+        const std::string kind = variant.kind + ", " + std::to_string(all) + " rows";
+        const Floats& first_of_kind = by_kind.try_emplace(kind, together).first->second;
+        EXPECT_TRUE(identical(together, first_of_kind, shape.rows)) << "with another number of threads";
+        for (const std::int64_t rows : batches) {
+          Floats pieces;
+          const std::int64_t end = rows < 16 ? std::min<std::int64_t>(all, 9) : all;
+          for (std::int64_t first = 0; first < end; first += rows) {
+            // The last batch is as large as the others: its rows may come a second time.
+            const std::int64_t count = std::min(rows, all), begin = std::min(first, all - count);
+            const Floats piece = run(begin, count);
+            pieces.resize(as_size(begin * shape.rows));
+            pieces.insert(pieces.end(), piece.begin(), piece.end());
+          }
+          ASSERT_TRUE(identical(pieces, std::span(together).first(pieces.size()), shape.rows))
+              << "in batches of " << rows << " of " << all;
         }
-        ASSERT_TRUE(identical(pieces, std::span(together).first(pieces.size()), shape.rows))
-            << "in batches of " << rows;
-      }
+      };
+      if (!takes_planes(variant, GetParam(), shape.columns)) return expect_same(most, {1, 3, 16, 20});
+      expect_same(std::min(most, kPlaneRows), {1, 2, 3, 8, 9, 16, 20});
+      if (most > kPlaneRows) expect_same(most, {kPlaneRows + 1, 80});
     });
   });
 }
@@ -187,47 +212,51 @@ TEST_P(Linear, RowsDoNotDependOnTheBatchOrThreads) {
 // silu(gate) * up, encoded in each way.
 TEST_P(Linear, GatedAgreesWithReference) {
   Random random(11);
-  constexpr std::int64_t kIntermediate = 96, kColumns = 128, kRows = 19;
+  constexpr std::int64_t kIntermediate = 100, kColumns = 128, kRows = 40;
   std::vector<StoredLinear> parts;
   for (int half = 0; half < 2; ++half) {
     LinearCase kind = GetParam();
     kind.parts = 1;
     parts.push_back(random_part(kind, kIntermediate, kColumns, random));
   }
-  const Floats inputs = random.normals(kRows * kColumns);
+  const Floats all_inputs = random.normals(kRows * kColumns);
   const std::vector<double> weight_lengths = row_lengths(dequantized(parts), kColumns);
-  for_each_variant([&](const Variant& variant) {
-    Backend& backend = *variant.backend;
-    const auto weight = backend.prepare_linear(parts);
-    const auto in = encode(backend, inputs, kRows, kColumns, encoding_for(*weight));
-    const auto both = backend.make_matrix(kRows, 2 * kIntermediate);
-    backend.linear(*in, *weight, *both);
-    const Floats gate_up = read_all(backend, *both);  // itself tested above
-    const std::vector<double> input_lengths = row_lengths(inputs, kColumns);
-    Floats expected(kRows * kIntermediate);
-    std::vector<double> slack(expected.size());
-    for (std::size_t i = 0; i < expected.size(); ++i) {
-      const std::size_t r = i / kIntermediate, n = i % kIntermediate;
-      const double gate = gate_up[r * 2 * kIntermediate + n], up = gate_up[(r * 2 + 1) * kIntermediate + n];
-      const double silu = gate / (1 + std::exp(-gate));
-      expected[i] = static_cast<float>(silu * up);
-      // Fused sums may be added in another order (see Layer::tolerance; silu's slope is below 1.1). exp
-      // sees its argument rounded, |gate| < 32 here, and four operations follow.
-      const double sum = kUnit * 2 * std::sqrt(static_cast<double>(kColumns)) * input_lengths[r];
-      slack[i] = sum * (1.1 * weight_lengths[n] * std::fabs(up) +
-                        weight_lengths[n + kIntermediate] * std::fabs(silu)) +
-                 32 * kUnit * std::fabs(silu * up);
-    }
-    const auto out = backend.make_linear_input(kRows, kIntermediate);
-    for (const InputEncoding encoding :
-         {InputEncoding{}, InputEncoding{InputType::kInt8Token}, InputEncoding{InputType::kFp8Token},
-          InputEncoding{InputType::kFp8Tensor, 0.02f}}) {
-      SCOPED_TRACE(testing::Message() << "input type " << static_cast<int>(encoding.type));
-      backend.gated_linear(*in, *weight, encoding, *out);
-      const auto tolerance = with_encoding(slack, variant, encoding, expected, kIntermediate);
-      ASSERT_TRUE(within(read_all(backend, *out), expected, tolerance, kIntermediate));
-    }
-  });
+  for (const std::int64_t rows : {std::int64_t{1}, std::int64_t{5}, std::int64_t{19}, kRows}) {
+    SCOPED_TRACE(testing::Message() << rows << " rows");
+    const auto inputs = std::span(all_inputs).first(as_size(rows * kColumns));
+    for_each_variant([&](const Variant& variant) {
+      Backend& backend = *variant.backend;
+      const auto weight = backend.prepare_linear(parts);
+      const auto in = encode(backend, inputs, rows, kColumns, encoding_for(*weight));
+      const auto both = backend.make_matrix(rows, 2 * kIntermediate);
+      backend.linear(*in, *weight, *both);
+      const Floats gate_up = read_all(backend, *both);  // itself tested above
+      const std::vector<double> input_lengths = row_lengths(inputs, kColumns);
+      Floats expected(as_size(rows * kIntermediate));
+      std::vector<double> slack(expected.size());
+      for (std::size_t i = 0; i < expected.size(); ++i) {
+        const std::size_t r = i / kIntermediate, n = i % kIntermediate;
+        const double gate = gate_up[r * 2 * kIntermediate + n], up = gate_up[(r * 2 + 1) * kIntermediate + n];
+        const double silu = gate / (1 + std::exp(-gate));
+        expected[i] = static_cast<float>(silu * up);
+        // Fused sums may be added in another order (see Layer::tolerance; silu's slope is below 1.1). exp
+        // sees its argument rounded, |gate| < 32 here, and four operations follow.
+        const double sum = kUnit * 2 * std::sqrt(static_cast<double>(kColumns)) * input_lengths[r];
+        slack[i] = sum * (1.1 * weight_lengths[n] * std::fabs(up) +
+                          weight_lengths[n + kIntermediate] * std::fabs(silu)) +
+                   32 * kUnit * std::fabs(silu * up);
+      }
+      const auto out = backend.make_linear_input(rows, kIntermediate);
+      for (const InputEncoding encoding :
+           {InputEncoding{}, InputEncoding{InputType::kInt8Token}, InputEncoding{InputType::kFp8Token},
+            InputEncoding{InputType::kFp8Tensor, 0.02f}}) {
+        SCOPED_TRACE(testing::Message() << "input type " << static_cast<int>(encoding.type));
+        backend.gated_linear(*in, *weight, encoding, *out);
+        const auto tolerance = with_encoding(slack, variant, encoding, expected, kIntermediate);
+        ASSERT_TRUE(within(read_all(backend, *out), expected, tolerance, kIntermediate));
+      }
+    });
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Schemes, Linear, testing::ValuesIn(linear_cases()), case_name);

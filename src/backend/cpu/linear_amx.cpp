@@ -24,6 +24,7 @@
 #include "backend/cpu/linear_weight.h"
 #include "backend/cpu/many_rows_amx.h"
 #include "backend/cpu/one_row_amx.h"
+#include "backend/cpu/planes_amx.h"
 #include "backend/cpu/unpack_amx.h"
 
 // What is included above keeps the baseline instruction set, so that no shared inline function is compiled
@@ -232,12 +233,14 @@ void one_row(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearI
 
 void amx_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
                 const CpuLinearWeight& weight, CpuMatrix& out) {
+  if (takes_planes(in, weight)) return amx_planes(pool, buffers, in, weight, &out, nullptr);
   if (in.rows() > 1) return amx_many_rows(pool, buffers, in, weight, &out, nullptr);
   one_row(pool, buffers, in, weight, &out, nullptr);
 }
 
 void amx_gated_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
                       const CpuLinearWeight& gate_up, CpuLinearInput& out) {
+  if (takes_planes(in, gate_up)) return amx_planes(pool, buffers, in, gate_up, nullptr, &out);
   if (in.rows() > 1) return amx_many_rows(pool, buffers, in, gate_up, nullptr, &out);
   one_row(pool, buffers, in, gate_up, nullptr, &out);
 }

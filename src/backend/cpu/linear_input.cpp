@@ -165,7 +165,9 @@ CpuLinearInput::CpuLinearInput(std::int64_t max_rows, std::int64_t columns, Isa 
       packing_space_(allocate_aligned(static_cast<std::size_t>(packed_rows_ * round_up(columns, 2048) * 4))),
       staging_(max_rows * columns),
       halves_(float_rows && isa == Isa::kAmx ? std::make_unique<CpuLinearInput>(2 * max_rows, columns, isa)
-                                             : nullptr) {}
+                                             : nullptr) {
+  if (halves_) halves_->is_halves_ = true;
+}
 
 void CpuLinearInput::begin(std::int64_t rows, InputEncoding encoding) {
   check(rows >= 0 && rows <= max_rows_, "the rows fit the linear input");

@@ -39,6 +39,8 @@ class CpuLinearInput final : public LinearInput {
   Isa isa() const { return isa_; }
   // Null unless the rows are kept as sums of two.
   const CpuLinearInput* halves() const { return type_ == InputType::kNone ? halves_.get() : nullptr; }
+  // Whether this is another's halves(): then no precision may be lost.
+  bool is_halves() const { return is_halves_; }
   bool is_int8() const { return type_ == InputType::kInt8Token; }
   // Bytes from one row to the next; an odd number of cache lines, so that the rows of a tile do not fall into
   // one set of the cache.
@@ -75,6 +77,7 @@ class CpuLinearInput final : public LinearInput {
   std::shared_ptr<std::byte> packing_space_;
   AlignedBuffer<float> staging_;
   std::unique_ptr<CpuLinearInput> halves_;
+  bool is_halves_ = false;
 };
 
 }  // namespace bise

@@ -149,6 +149,27 @@ CpuLinearWeight::CpuLinearWeight(std::vector<StoredLinear> parts, Isa isa) : isa
   nibbles_ = isa == Isa::kAmx && all([](const LinearPart& part) {
                return part.format == RowFormat::kInt4Packed || part.format == RowFormat::kNf4;
              });
+  if (isa == Isa::kAmx) plane_span_ = find_plane_span();
+}
+
+int CpuLinearWeight::find_plane_span() const {
+  const LinearPart& first = parts_.front();
+  const bool integers = first.format == RowFormat::kInt4Packed || first.format == RowFormat::kInt8Packed ||
+                        first.format == RowFormat::kInt8;
+  if (!integers || input_type_ != InputType::kNone) return 0;
+  const Tensor& zero_point = first.stored.zero_point;
+  for (const LinearPart& part : parts_) {
+    const StoredLinear& stored = part.stored;
+    const bool offset = !stored.zero_point.empty();
+    const bool alike = part.format == first.format && part.group_size == first.group_size &&
+                       stored.scale.dtype() == first.stored.scale.dtype() && offset != zero_point.empty() &&
+                       (!offset || stored.zero_point.dtype() == zero_point.dtype());
+    const Strategy strategy = stored.scheme.strategy;
+    const bool by_rows = strategy == Strategy::kGroup || strategy == Strategy::kChannel ||
+                         (strategy == Strategy::kTensor && !offset);
+    if (!alike || !by_rows) return 0;
+  }
+  return first.group_size % 128 == 0 ? 128 : first.group_size % 64 == 0 ? 64 : 32;
 }
 
 void CpuLinearWeight::add_part(StoredLinear stored) {

@@ -48,16 +48,21 @@ class CpuLinearWeight final : public LinearWeight {
   bool integer() const { return integer_; }
   // AMX: every part has 4-bit codes, so the columns of both factors are in nibble order (unpack_amx.h).
   bool nibbles() const { return nibbles_; }
+  // AMX: all parts have integer codes of one kind, the input is not quantized, and a few rows of it are
+  // multiplied as planes (planes_amx.h) a span of this many columns at a time, 32, 64 or 128; else 0.
+  int plane_span() const { return plane_span_; }
   // [rows] factors of the product, and what is added to it; null when all are 1 or 0.
   const float* row_scales() const { return row_scales_.size() ? row_scales_.data() : nullptr; }
   const float* bias() const { return bias_.size() ? bias_.data() : nullptr; }
 
  private:
   void add_part(StoredLinear stored);
+  int find_plane_span() const;
 
   Isa isa_;
   std::vector<LinearPart> parts_;
   bool integer_ = false, nibbles_ = false;
+  int plane_span_ = 0;
   AlignedBuffer<float> row_scales_, bias_;
 };
 

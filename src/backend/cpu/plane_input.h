@@ -1,0 +1,118 @@
+// A row of the input as two planes of int8, the digits of one fixed-point number a value:
+//   x = scale * (256 high + low), scale = the row's largest magnitude / 32639
+// which rounds x by at most scale / 2. Include inside a region of
+// target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi").
+#pragma once
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+namespace bise {
+namespace {
+
+// Which columns follow each other in 64 bytes of a plane: those whose codes do.
+enum class PlaneOrder {
+  kNatural,
+  kNibbles64,   // of each 64 columns the even ones, then the odd ones
+  kNibbles128,  // of each 128
+};
+
+constexpr std::int64_t kPlaneColumns = 128;  // that are split at a time; rows are zero up to a multiple
+
+// 128 columns of a row.
+struct Planes {
+  __m512i high[2], low[2];
+  std::int32_t sums[4];  // of 256 high + low, of 32 columns each
+};
+
+// The even elements and the odd ones of two vectors.
+template <class Index, std::size_t kCount>
+constexpr auto every_second() {
+  std::array<std::array<Index, kCount>, 2> index{};
+  for (std::size_t i = 0; i < kCount; ++i)
+    for (std::size_t odd = 0; odd < 2; ++odd) index[odd][i] = static_cast<Index>(2 * i + odd);
+  return index;
+}
+
+class PlaneSplitter {
+ public:
+  // `row`: bf16 [columns], 64-byte aligned, zero up to a multiple of 128.
+  PlaneSplitter(const std::byte* row, std::int64_t columns) : row_(row) {
+    __m512i largest = _mm512_setzero_si512();
+    for (std::int64_t c = 0; c < columns; c += 32)
+      largest = _mm512_max_epu16(largest,
+                                 _mm512_and_si512(_mm512_load_si512(row + 2 * c), _mm512_set1_epi16(0x7fff)));
+    const __m512i high = _mm512_srli_epi32(largest, 16);
+    const __m512i low = _mm512_and_si512(largest, _mm512_set1_epi32(0xffff));
+    const std::uint32_t bits = _mm512_reduce_max_epu32(_mm512_max_epu32(high, low)) << 16;
+    // Kept from zero, so that the quotient is finite; not a number stays that.
+    const float bounded = std::bit_cast<float>(std::max(bits, std::bit_cast<std::uint32_t>(0x1p-100f)));
+    scale_ = bounded / kLargest;
+    inverse_ = _mm512_set1_ps(kLargest / bounded);
+  }
+
+  float scale() const { return scale_; }
+
+  template <PlaneOrder kOrder>
+  Planes split(std::int64_t column) const {
+    Planes planes;
+    __m512i words[4];
+    for (int i = 0; i < 4; ++i) {
+      words[i] = fixed_point(row_ + 2 * column + 64 * i);
+      planes.sums[i] = _mm512_reduce_add_epi32(_mm512_madd_epi16(words[i], _mm512_set1_epi16(1)));
+    }
+    if constexpr (kOrder != PlaneOrder::kNatural) {
+      const __m512i even[2] = {pick<0>(words[0], words[1]), pick<0>(words[2], words[3])};
+      const __m512i odd[2] = {pick<1>(words[0], words[1]), pick<1>(words[2], words[3])};
+      constexpr bool k128 = kOrder == PlaneOrder::kNibbles128;
+      words[0] = even[0];
+      words[1] = k128 ? even[1] : odd[0];
+      words[2] = k128 ? odd[0] : even[1];
+      words[3] = odd[1];
+    }
+    for (int half = 0; half < 2; ++half) {
+      const __m512i first = digits(words[2 * half]), second = digits(words[2 * half + 1]);
+      planes.low[half] = _mm512_permutex2var_epi8(first, _mm512_load_si512(kBytes[0].data()), second);
+      planes.high[half] = _mm512_permutex2var_epi8(first, _mm512_load_si512(kBytes[1].data()), second);
+    }
+    return planes;
+  }
+
+ private:
+  static constexpr float kLargest = 127 * 256 + 127;
+
+  // 32 bf16 values as 16-bit integers.
+  __m512i fixed_point(const std::byte* values) const {
+    const __m512i pairs = _mm512_load_si512(values);
+    const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+    const __m512 odd =
+        _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
+    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_cvtps_epi32(_mm512_mul_ps(even, inverse_)),
+                                   _mm512_slli_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(odd, inverse_)), 16));
+  }
+  // Each word as its two signed digits, low and high: adding 128 carries into the high one.
+  static __m512i digits(__m512i words) {
+    const __m512i half = _mm512_set1_epi16(0x80);
+    return _mm512_xor_si512(_mm512_add_epi16(words, half), half);
+  }
+  // Of 64 words those with an even or odd index.
+  template <int kOdd>
+  static __m512i pick(__m512i first, __m512i second) {
+    return _mm512_permutex2var_epi16(first, _mm512_load_si512(kWords[kOdd].data()), second);
+  }
+
+  alignas(64) static constexpr auto kBytes = every_second<std::uint8_t, 64>();
+  alignas(64) static constexpr auto kWords = every_second<std::uint16_t, 32>();
+
+  const std::byte* row_;
+  float scale_;
+  __m512 inverse_;
+};
+
+}  // namespace
+}  // namespace bise

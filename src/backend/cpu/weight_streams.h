@@ -1,0 +1,80 @@
+// Sixteen rows of a weight at a time, one of each of sixteen streams: every lane walks over consecutive rows,
+// far from the other lanes' rows. Memory is then read in as many long streams, each in the order of the file,
+// which the processor fetches ahead: 38 to 44 GB/s on two threads where sixteen neighbouring rows of 1 KB
+// give
+// 22. Owned by one thread for one layer.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+
+#include "backend/cpu/linear_weight.h"
+
+namespace bise {
+
+class WeightStreams {
+ public:
+  static constexpr int kLanes = 16;
+
+  // Of the output's columns [begin, end). Of a gated layer lanes 0 to 7 are rows of gate and 8 to 15 the same
+  // rows of up. `weight` outlives this.
+  WeightStreams(const CpuLinearWeight& weight, bool gated, std::int64_t begin, std::int64_t end)
+      : weight_(weight),
+        outputs_(gated ? kLanes / 2 : kLanes),
+        begin_(begin),
+        end_(end),
+        steps_((end - begin + outputs_ - 1) / outputs_) {
+    if (steps_ == 0) return;
+    for (int lane = 0; lane < kLanes; ++lane)
+      find(lane, std::min(column(lane), end - 1) + (lane < outputs_ ? 0 : weight.rows() / 2));
+  }
+
+  bool done() const { return step_ == steps_; }
+  void advance() {
+    ++step_;
+    for (int lane = 0; lane < kLanes; ++lane)
+      if (column(lane) < end_) move(lane);
+  }
+
+  // Lanes of the output: 16, or 8 of a gated layer.
+  int outputs() const { return outputs_; }
+  // The output's column that lane 0 has, and how far the next lane's is from it.
+  std::int64_t first_column() const { return begin_ + step_; }
+  std::int64_t column_step() const { return steps_; }
+  // The lanes whose column is one of the output's: a lane beyond the end repeats a row.
+  std::uint16_t inside() const {
+    std::uint16_t lanes = 0;
+    for (int lane = 0; lane < outputs_; ++lane)
+      lanes = static_cast<std::uint16_t>(lanes | (column(lane) < end_ ? 1u << lane : 0u));
+    return lanes;
+  }
+
+  const LinearPart& part(int lane) const { return *part_[at(lane)]; }
+  std::int64_t row(int lane) const { return row_[at(lane)]; }  // in its part
+  const std::array<const std::byte*, kLanes>& codes() const { return codes_; }
+
+ private:
+  static std::size_t at(int lane) { return static_cast<std::size_t>(lane); }
+  std::int64_t column(int lane) const { return begin_ + lane % outputs_ * steps_ + step_; }
+
+  void find(int lane, std::int64_t row_of_weight) {
+    part_[at(lane)] = &weight_.part_of(row_of_weight);
+    row_[at(lane)] = row_of_weight - part(lane).first_row;
+    codes_[at(lane)] = part(lane).row(row(lane));
+  }
+  void move(int lane) {
+    if (++row_[at(lane)] == part(lane).rows()) return find(lane, part(lane).first_row + row(lane));
+    codes_[at(lane)] += part(lane).row_bytes;
+  }
+
+  const CpuLinearWeight& weight_;
+  const int outputs_;
+  const std::int64_t begin_, end_, steps_;
+  std::int64_t step_ = 0;
+  std::array<const LinearPart*, kLanes> part_{};
+  std::array<std::int64_t, kLanes> row_{};
+  std::array<const std::byte*, kLanes> codes_{};
+};
+
+}  // namespace bise
