@@ -15,7 +15,7 @@
 namespace bise {
 namespace {
 
-constexpr std::int64_t kPlaneTileBytes = 16 * kTileRowBytes, kPanelColumns = 1024;
+constexpr std::int64_t kPlaneTileBytes = 16 * kTileRowBytes, kPanelColumns = 512;
 
 // The codes of sixteen rows as unsigned bytes, tile t of each 64 columns at out + t * kPlaneTileBytes, filled
 // up to 128 columns; 4-bit codes in PlaneOrder::kNibbles64. `count` columns from `first`, a multiple of 128.
@@ -36,7 +36,7 @@ void unpack_panel(const std::array<const std::byte*, 16>& codes, std::uint8_t fl
     for (std::size_t r = 0; r < 16; ++r) {
       const std::byte* from = codes[r] + at;
       std::byte* to = out + r * 64;
-      _mm_prefetch(from + kAhead, _MM_HINT_T0);
+      _mm_prefetch(from + kAhead, _MM_HINT_T1);
       if constexpr (kNibbles) {  // the bytes of 64 columns twice, for even columns and odd ones
         const __m512i both = _mm512_maskz_loadu_epi8(low, from);
         const __m512i first_half = _mm512_shuffle_i64x2(both, both, 0x44);
@@ -45,7 +45,7 @@ void unpack_panel(const std::array<const std::byte*, 16>& codes, std::uint8_t fl
         _mm512_store_si512(to + kPlaneTileBytes,
                            _mm512_and_si512(_mm512_srlv_epi16(second_half, shifts), nibble));
       } else {
-        _mm_prefetch(from + kAhead + 64, _MM_HINT_T0);
+        _mm_prefetch(from + kAhead + 64, _MM_HINT_T1);
         _mm512_store_si512(to, _mm512_xor_si512(_mm512_maskz_loadu_epi8(low, from), flips));
         _mm512_store_si512(to + kPlaneTileBytes,
                            _mm512_xor_si512(_mm512_maskz_loadu_epi8(high, from + 64), flips));
@@ -142,7 +142,8 @@ class PlaneTiles {
  public:
   // totals [16 rows of codes, 16] += the panel's `spans` spans times the rows of the input.
   void add_panel(const std::byte* panel, const std::byte* tokens, std::int64_t spans,
-                 const PlaneScales& scales, const std::int32_t* sums, float* totals) {
+                 const float (*scales)[16], const std::int32_t (*offsets)[16], const std::int32_t* sums,
+                 float* totals) {
     typename Lanes::Floats rows[16];
 #pragma GCC unroll 16
     for (int r = 0; r < 16; ++r) rows[r] = Lanes::load(totals + 16 * r);
@@ -151,9 +152,9 @@ class PlaneTiles {
       const auto offset = Lanes::load(sums + 16 * span);
 #pragma GCC unroll 16
       for (int r = 0; r < 16; ++r)
-        rows[r] = Lanes::add(Lanes::load(products + 16 * r), Lanes::load(products + 16 * r + Lanes::kLow),
-                             kOffsets ? Lanes::times(offset, scales.offsets[span][r]) : offset,
-                             scales.scales[span][r], rows[r]);
+        rows[r] =
+            Lanes::add(Lanes::load(products + 16 * r), Lanes::load(products + 16 * r + Lanes::kLow),
+                       kOffsets ? Lanes::times(offset, offsets[span][r]) : offset, scales[span][r], rows[r]);
     };
     // A span's products are stored when those of the next have been started, and added one span later.
     for (std::int64_t span = 0; span < spans; ++span) {

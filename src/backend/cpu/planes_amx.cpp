@@ -47,6 +47,9 @@ struct PlaneLayer {
   std::int64_t steps() const { return (in.columns() + kPlaneColumns - 1) / kPlaneColumns; }
 };
 
+// With more rows than these memory is not what limits.
+constexpr std::int64_t kFarApartRows = 8;
+
 class PlaneWorker {
  public:
   PlaneWorker(const PlaneLayer& layer, LinearScratch::Buffers& buffers, int thread)
@@ -56,7 +59,8 @@ class PlaneWorker {
         thread_(thread),
         threads_(static_cast<int>(buffers.threads.size())),
         mine_(layer.outputs(), thread, threads_),
-        streams_(layer.weight, layer.gated != nullptr, mine_.begin, mine_.end),
+        streams_(layer.weight, layer.gated != nullptr, mine_.begin, mine_.end,
+                 layer.in.rows() <= kFarApartRows),
         scales_(layer.weight) {}
 
   template <bool kNibbles, int kSpan>
@@ -115,7 +119,10 @@ class PlaneWorker {
     if (layer_.gated)
       sums = gate<SimdAvx512>(sums, _mm512_shuffle_f32x4(sums, sums, 0x4e));  // up from the upper half
     float* to = layer_.gated ? layer_.gated->staging(row) : layer_.out->row(row);
-    _mm512_mask_i32scatter_ps(to, inside_, columns_, sums, 4);
+    if (streams_.column_step() == 1)
+      _mm512_mask_storeu_ps(to + streams_.first_column(), inside_, sums);
+    else
+      _mm512_mask_i32scatter_ps(to, inside_, columns_, sums, 4);
   }
 
   const PlaneLayer& layer_;
@@ -215,14 +222,18 @@ void PlaneWorker::multiply_unit(const std::byte* packed, std::int64_t group_byte
   alignas(64) float totals[kFewRows / kTokens][kLanes * 16] = {};
   PlaneTiles<kTokens, kSpan, kOffsets> tiles;
   std::byte* panel = scratch_.panel.data();
+  const PlaneScales* scales = nullptr;
   for (std::int64_t first = 0; first < columns; first += kPanelColumns) {
     const std::int64_t count = std::min(kPanelColumns, columns - first), step = first / kPlaneColumns;
     const std::int64_t spans = (count + kPlaneColumns - 1) / kPlaneColumns * (kPlaneColumns / kSpan);
+    const std::int64_t in_block = first % PlaneScales::kBlockColumns;
+    if (in_block == 0)
+      scales = &scales_.load(streams_, first, std::min(PlaneScales::kBlockColumns, columns - first));
     unpack_panel<kNibbles>(streams_.codes(), layer_.flip(), first, count, panel);
-    const PlaneScales& scales = scales_.load(streams_, first, count);
     const std::byte* group = packed;
     for (std::int64_t row = 0; row < rows; row += kTokens, group += group_bytes)
-      tiles.add_panel(panel, group + step * kPackedStep<kTokens, kSpan>, spans, scales,
+      tiles.add_panel(panel, group + step * kPackedStep<kTokens, kSpan>, spans,
+                      scales->scales + in_block / kSpan, scales->offsets + in_block / kSpan,
                       reinterpret_cast<const std::int32_t*>(group + steps * kPackedStep<kTokens, kSpan>) +
                           first / kSpan * 16,
                       totals[row / kTokens]);

@@ -19,12 +19,15 @@ class WeightStreams {
 
   // Of the output's columns [begin, end). Of a gated layer lanes 0 to 7 are rows of gate and 8 to 15 the same
   // rows of up. `weight` outlives this.
-  WeightStreams(const CpuLinearWeight& weight, bool gated, std::int64_t begin, std::int64_t end)
+  WeightStreams(const CpuLinearWeight& weight, bool gated, std::int64_t begin, std::int64_t end,
+                bool far_apart)
       : weight_(weight),
         outputs_(gated ? kLanes / 2 : kLanes),
         begin_(begin),
         end_(end),
-        steps_((end - begin + outputs_ - 1) / outputs_) {
+        steps_((end - begin + outputs_ - 1) / outputs_),
+        lane_step_(far_apart ? steps_ : 1),
+        unit_step_(far_apart ? 1 : outputs_) {
     if (steps_ == 0) return;
     for (int lane = 0; lane < kLanes; ++lane)
       find(lane, std::min(column(lane), end - 1) + (lane < outputs_ ? 0 : weight.rows() / 2));
@@ -40,8 +43,8 @@ class WeightStreams {
   // Lanes of the output: 16, or 8 of a gated layer.
   int outputs() const { return outputs_; }
   // The output's column that lane 0 has, and how far the next lane's is from it.
-  std::int64_t first_column() const { return begin_ + step_; }
-  std::int64_t column_step() const { return steps_; }
+  std::int64_t first_column() const { return begin_ + step_ * unit_step_; }
+  std::int64_t column_step() const { return lane_step_; }
   // The lanes whose column is one of the output's: a lane beyond the end repeats a row.
   std::uint16_t inside() const {
     std::uint16_t lanes = 0;
@@ -56,7 +59,7 @@ class WeightStreams {
 
  private:
   static std::size_t at(int lane) { return static_cast<std::size_t>(lane); }
-  std::int64_t column(int lane) const { return begin_ + lane % outputs_ * steps_ + step_; }
+  std::int64_t column(int lane) const { return first_column() + lane % outputs_ * lane_step_; }
 
   void find(int lane, std::int64_t row_of_weight) {
     part_[at(lane)] = &weight_.part_of(row_of_weight);
@@ -64,13 +67,14 @@ class WeightStreams {
     codes_[at(lane)] = part(lane).row(row(lane));
   }
   void move(int lane) {
-    if (++row_[at(lane)] == part(lane).rows()) return find(lane, part(lane).first_row + row(lane));
-    codes_[at(lane)] += part(lane).row_bytes;
+    row_[at(lane)] += unit_step_;
+    if (row(lane) >= part(lane).rows()) return find(lane, part(lane).first_row + row(lane));
+    codes_[at(lane)] += unit_step_ * part(lane).row_bytes;
   }
 
   const CpuLinearWeight& weight_;
   const int outputs_;
-  const std::int64_t begin_, end_, steps_;
+  const std::int64_t begin_, end_, steps_, lane_step_, unit_step_;
   std::int64_t step_ = 0;
   std::array<const LinearPart*, kLanes> part_{};
   std::array<std::int64_t, kLanes> row_{};
