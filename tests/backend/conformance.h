@@ -174,8 +174,10 @@ constexpr std::int64_t kPlaneRows = 32;
 
 inline bool takes_planes(const Variant& variant, const LinearCase& kind, std::int64_t columns) {
   const bool stored_whole = kind.scheme.num_bits == 8 || columns % 2 == 0;
+  const bool integers =
+      kind.scheme.input == InputType::kInt8Token && kind.scheme.strategy != Strategy::kGroup;
   return variant.kind == "amx" && kind.scheme.type == WeightType::kInt && !kind.g_idx && stored_whole &&
-         kind.scheme.input == InputType::kNone;
+         !integers;
 }
 
 inline void PrintTo(const LinearCase& one, std::ostream* out) {

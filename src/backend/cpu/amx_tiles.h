@@ -61,10 +61,4 @@ inline void multiply_tiles() {
   }
 }
 
-// The same of unsigned bytes in A and signed ones in B.
-template <int kC, int kA, int kB>
-inline void multiply_unsigned_tiles() {
-  asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kC), "i"(kA), "i"(kB));
-}
-
 }  // namespace bise

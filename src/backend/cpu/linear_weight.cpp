@@ -156,7 +156,8 @@ int CpuLinearWeight::find_plane_span() const {
   const LinearPart& first = parts_.front();
   const bool integers = first.format == RowFormat::kInt4Packed || first.format == RowFormat::kInt8Packed ||
                         first.format == RowFormat::kInt8;
-  if (!integers || input_type_ != InputType::kNone) return 0;
+  const bool input = input_type_ == InputType::kNone || input_type_ == InputType::kInt8Token;
+  if (!integers || !input || integer_) return 0;
   const Tensor& zero_point = first.stored.zero_point;
   for (const LinearPart& part : parts_) {
     const StoredLinear& stored = part.stored;

@@ -1,6 +1,6 @@
 // A row of the input as two planes of int8, the digits of one fixed-point number a value:
 //   x = scale * (256 high + low), scale = the row's largest magnitude / 32639
-// which rounds x by at most scale / 2. Include inside a region of
+// which rounds x by at most scale / 2. Rows of int8 codes stay what they are. Include inside a region of
 // target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi").
 #pragma once
 
@@ -11,6 +11,8 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+
+#include "backend/cpu/linear_input.h"
 
 namespace bise {
 namespace {
@@ -41,19 +43,12 @@ constexpr auto every_second() {
 
 class PlaneSplitter {
  public:
-  // `row`: bf16 [columns], 64-byte aligned, zero up to a multiple of 128.
-  PlaneSplitter(const std::byte* row, std::int64_t columns) : row_(row) {
-    __m512i largest = _mm512_setzero_si512();
-    for (std::int64_t c = 0; c < columns; c += 32)
-      largest = _mm512_max_epu16(largest,
-                                 _mm512_and_si512(_mm512_load_si512(row + 2 * c), _mm512_set1_epi16(0x7fff)));
-    const __m512i high = _mm512_srli_epi32(largest, 16);
-    const __m512i low = _mm512_and_si512(largest, _mm512_set1_epi32(0xffff));
-    const std::uint32_t bits = _mm512_reduce_max_epu32(_mm512_max_epu32(high, low)) << 16;
-    // Kept from zero, so that the quotient is finite; not a number stays that.
-    const float bounded = std::bit_cast<float>(std::max(bits, std::bit_cast<std::uint32_t>(0x1p-100f)));
-    scale_ = bounded / kLargest;
-    inverse_ = _mm512_set1_ps(kLargest / bounded);
+  PlaneSplitter(const CpuLinearInput& in, std::int64_t row_of_input)
+      : row_(in.row_data(row_of_input)), codes_(in.is_int8()) {
+    if (codes_)
+      scale_ = in.scale(row_of_input);
+    else
+      find_scale(in.columns());
   }
 
   float scale() const { return scale_; }
@@ -63,7 +58,7 @@ class PlaneSplitter {
     Planes planes;
     __m512i words[4];
     for (int i = 0; i < 4; ++i) {
-      words[i] = fixed_point(row_ + 2 * column + 64 * i);
+      words[i] = fixed_point(column + 32 * i);
       planes.sums[i] = _mm512_reduce_add_epi32(_mm512_madd_epi16(words[i], _mm512_set1_epi16(1)));
     }
     if constexpr (kOrder != PlaneOrder::kNatural) {
@@ -86,9 +81,24 @@ class PlaneSplitter {
  private:
   static constexpr float kLargest = 127 * 256 + 127;
 
-  // 32 bf16 values as 16-bit integers.
-  __m512i fixed_point(const std::byte* values) const {
-    const __m512i pairs = _mm512_load_si512(values);
+  void find_scale(std::int64_t columns) {
+    __m512i largest = _mm512_setzero_si512();
+    for (std::int64_t c = 0; c < columns; c += 32)
+      largest = _mm512_max_epu16(
+          largest, _mm512_and_si512(_mm512_load_si512(row_ + 2 * c), _mm512_set1_epi16(0x7fff)));
+    const __m512i high = _mm512_srli_epi32(largest, 16);
+    const __m512i low = _mm512_and_si512(largest, _mm512_set1_epi32(0xffff));
+    const std::uint32_t bits = _mm512_reduce_max_epu32(_mm512_max_epu32(high, low)) << 16;
+    // Kept from zero, so that the quotient is finite; not a number stays that.
+    const float bounded = std::bit_cast<float>(std::max(bits, std::bit_cast<std::uint32_t>(0x1p-100f)));
+    scale_ = bounded / kLargest;
+    inverse_ = _mm512_set1_ps(kLargest / bounded);
+  }
+
+  // 32 values from a column as 16-bit integers.
+  __m512i fixed_point(std::int64_t column) const {
+    if (codes_) return _mm512_cvtepi8_epi16(_mm256_load_si256((const __m256i*)(row_ + column)));
+    const __m512i pairs = _mm512_load_si512(row_ + 2 * column);
     const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
     const __m512 odd =
         _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
@@ -110,8 +120,9 @@ class PlaneSplitter {
   alignas(64) static constexpr auto kWords = every_second<std::uint16_t, 32>();
 
   const std::byte* row_;
-  float scale_;
-  __m512 inverse_;
+  bool codes_;
+  float scale_ = 1;
+  __m512 inverse_{};
 };
 
 }  // namespace

@@ -16,13 +16,19 @@ namespace {
 struct PlaneScales {
   static constexpr std::int64_t kBlockColumns = 2048, kMaxSpans = kBlockColumns / 32;
   alignas(64) float scales[kMaxSpans][WeightStreams::kLanes];
-  alignas(64) std::int32_t offsets[kMaxSpans][WeightStreams::kLanes];  // what code 0 is stored as
+  alignas(64) std::int32_t offsets[kMaxSpans][WeightStreams::kLanes];  // zero points
+};
+
+// A zero point is held as (stored - offset) * factor, where `stored` is unsigned as the codes are.
+struct ZeroPointForm {
+  std::int32_t offset = 0, factor = 1;
 };
 
 class PlaneScaleLoader {
  public:
-  explicit PlaneScaleLoader(const CpuLinearWeight& weight)
-      : span_(weight.plane_span()),
+  PlaneScaleLoader(const CpuLinearWeight& weight, ZeroPointForm form)
+      : form_(form),
+        span_(weight.plane_span()),
         size_(weight.parts().front().group_size),
         groups_(size_ ? (weight.columns() + size_ - 1) / size_ : 1),
         type_(weight.parts().front().stored.scale.dtype()),
@@ -130,9 +136,13 @@ class PlaneScaleLoader {
       }
     }
     transpose_16x16(rows);
-    for (int g = 0; g < count; ++g) put(group + g, rows[g], out_.offsets);
+    for (int g = 0; g < count; ++g) {
+      const __m512i shifted = _mm512_sub_epi32(rows[g], _mm512_set1_epi32(form_.offset));
+      put(group + g, _mm512_mullo_epi32(shifted, _mm512_set1_epi32(form_.factor)), out_.offsets);
+    }
   }
 
+  const ZeroPointForm form_;
   std::int64_t span_, size_, groups_;
   DType type_;
   int bits_;

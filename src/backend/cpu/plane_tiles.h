@@ -16,15 +16,21 @@ namespace bise {
 namespace {
 
 constexpr std::int64_t kPlaneTileBytes = 16 * kTileRowBytes, kPanelColumns = 512;
+constexpr int kNibbleFactor = 16;  // of 4-bit codes in a panel
 
-// The codes of sixteen rows as unsigned bytes, tile t of each 64 columns at out + t * kPlaneTileBytes, filled
-// up to 128 columns; 4-bit codes in PlaneOrder::kNibbles64. `count` columns from `first`, a multiple of 128.
+// The codes of sixteen rows as signed bytes, tile t of each 64 columns at out + t * kPlaneTileBytes, filled
+// up to 128 columns. 4-bit codes in PlaneOrder::kNibbles64, in the upper halves of the bytes. `count` columns
+// from `first`, a multiple of 128. `flip`: xored to each byte of stored codes.
 template <bool kNibbles>
 void unpack_panel(const std::array<const std::byte*, 16>& codes, std::uint8_t flip, std::int64_t first,
                   std::int64_t count, std::byte* out) {
   constexpr std::int64_t kStepBytes = kNibbles ? 64 : 128, kAhead = 512;
-  const __m512i flips = _mm512_set1_epi8(static_cast<char>(flip)), nibble = _mm512_set1_epi8(15);
-  const __m512i shifts = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(4), 1);
+  const __m512i flips = _mm512_set1_epi8(static_cast<char>(flip));
+  const __m512i upper = _mm512_set1_epi8(static_cast<char>(0xf0));
+  const __m512i shifts = _mm512_zextsi256_si512(_mm256_set1_epi16(4));
+  const auto upper_nibbles = [&](__m512i bytes) {
+    return _mm512_ternarylogic_epi32(_mm512_sllv_epi16(bytes, shifts), flips, upper, 0x28);  // (a ^ b) & c
+  };
   const auto mask_of = [](std::int64_t bytes) {
     return bytes >= 64 ? ~0ull : bytes <= 0 ? 0ull : (1ull << bytes) - 1;
   };
@@ -41,9 +47,8 @@ void unpack_panel(const std::array<const std::byte*, 16>& codes, std::uint8_t fl
         const __m512i both = _mm512_maskz_loadu_epi8(low, from);
         const __m512i first_half = _mm512_shuffle_i64x2(both, both, 0x44);
         const __m512i second_half = _mm512_shuffle_i64x2(both, both, 0xee);
-        _mm512_store_si512(to, _mm512_and_si512(_mm512_srlv_epi16(first_half, shifts), nibble));
-        _mm512_store_si512(to + kPlaneTileBytes,
-                           _mm512_and_si512(_mm512_srlv_epi16(second_half, shifts), nibble));
+        _mm512_store_si512(to, upper_nibbles(first_half));
+        _mm512_store_si512(to + kPlaneTileBytes, upper_nibbles(second_half));
       } else {
         _mm_prefetch(from + kAhead + 64, _MM_HINT_T1);
         _mm512_store_si512(to, _mm512_xor_si512(_mm512_maskz_loadu_epi8(low, from), flips));
@@ -68,10 +73,12 @@ struct PlaneLanes<8> {
   static void store(float* to, Floats values) { _mm256_store_ps(to, values); }
   static Floats zero() { return _mm256_setzero_ps(); }
   static Integers times(Integers a, std::int32_t b) { return _mm256_mullo_epi32(a, _mm256_set1_epi32(b)); }
-  // (256 high + low - offset) * scale + total
-  static Floats add(Integers high, Integers low, Integers offset, float scale, Floats total) {
-    const Integers sum = _mm256_sub_epi32(_mm256_add_epi32(_mm256_slli_epi32(high, 8), low), offset);
-    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(scale), total);
+  static Integers join(Integers high, Integers low) {
+    return _mm256_add_epi32(_mm256_slli_epi32(high, 8), low);
+  }
+  static Integers subtract(Integers a, Integers b) { return _mm256_sub_epi32(a, b); }
+  static Floats add_scaled(Integers exact, float scale, Floats total) {
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(exact), _mm256_set1_ps(scale), total);
   }
 };
 template <>
@@ -84,17 +91,20 @@ struct PlaneLanes<16> {
   static void store(float* to, Floats values) { _mm512_store_ps(to, values); }
   static Floats zero() { return _mm512_setzero_ps(); }
   static Integers times(Integers a, std::int32_t b) { return _mm512_mullo_epi32(a, _mm512_set1_epi32(b)); }
-  static Floats add(Integers high, Integers low, Integers offset, float scale, Floats total) {
-    const Integers sum = _mm512_sub_epi32(_mm512_add_epi32(_mm512_slli_epi32(high, 8), low), offset);
-    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(scale), total);
+  static Integers join(Integers high, Integers low) {
+    return _mm512_add_epi32(_mm512_slli_epi32(high, 8), low);
+  }
+  static Integers subtract(Integers a, Integers b) { return _mm512_sub_epi32(a, b); }
+  static Floats add_scaled(Integers exact, float scale, Floats total) {
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(exact), _mm512_set1_ps(scale), total);
   }
 };
 
 // B tiles of 128 columns of `count` <= kTokens rows at `out`, in the order that PlaneTiles reads them, and
-// the sums of each span, times `factor`, at sums + 16 * span.
+// the sums of each span at sums + 16 * span.
 template <int kTokens, int kSpan, PlaneOrder kOrder>
 void pack_planes(const std::optional<PlaneSplitter>* rows, std::int64_t count, std::int64_t column,
-                 std::int32_t factor, std::byte* out, std::int32_t* sums) {
+                 std::byte* out, std::int32_t* sums) {
   constexpr std::size_t kTiles = PlaneLanes<kTokens>::kTiles, kSpans = kPlaneColumns / kSpan;
   alignas(64) std::byte lines[2][kTiles][16][64] = {};
   for (std::size_t t = 0; t < static_cast<std::size_t>(count); ++t) {
@@ -106,7 +116,7 @@ void pack_planes(const std::optional<PlaneSplitter>* rows, std::int64_t count, s
     for (std::size_t s = 0; s < kSpans; ++s) {
       std::int32_t sum = 0;
       for (std::size_t i = 0; i < kSpan / 32; ++i) sum += planes.sums[s * (kSpan / 32) + i];
-      sums[16 * s + t] = sum * factor;
+      sums[16 * s + t] = sum;
     }
   }
   for (std::size_t half = 0; half < 2; ++half)
@@ -140,63 +150,81 @@ class PlaneTiles {
   using Lanes = PlaneLanes<kTokens>;
 
  public:
-  // totals [16 rows of codes, 16] += the panel's `spans` spans times the rows of the input.
+  // totals [16 rows of codes, 16] += the panel's `spans` spans times the rows of the input; = for the first.
   void add_panel(const std::byte* panel, const std::byte* tokens, std::int64_t spans,
                  const float (*scales)[16], const std::int32_t (*offsets)[16], const std::int32_t* sums,
-                 float* totals) {
+                 bool first, float* totals) {
     typename Lanes::Floats rows[16];
 #pragma GCC unroll 16
-    for (int r = 0; r < 16; ++r) rows[r] = Lanes::load(totals + 16 * r);
+    for (int r = 0; r < 16; ++r) rows[r] = first ? Lanes::zero() : Lanes::load(totals + 16 * r);
     const auto fold = [&](std::int64_t span) __attribute__((always_inline)) {
-      const std::int32_t* products = products_[span & 1];
-      const auto offset = Lanes::load(sums + 16 * span);
+      const std::int32_t* products = products_[span % kSets];
 #pragma GCC unroll 16
-      for (int r = 0; r < 16; ++r)
-        rows[r] =
-            Lanes::add(Lanes::load(products + 16 * r), Lanes::load(products + 16 * r + Lanes::kLow),
-                       kOffsets ? Lanes::times(offset, offsets[span][r]) : offset, scales[span][r], rows[r]);
+      for (int r = 0; r < 16; ++r) {
+        auto exact =
+            Lanes::join(Lanes::load(products + 16 * r), Lanes::load(products + 16 * r + Lanes::kLow));
+        if constexpr (kOffsets)
+          exact = Lanes::subtract(exact, Lanes::times(Lanes::load(sums + 16 * span), offsets[span][r]));
+        rows[r] = Lanes::add_scaled(exact, scales[span][r], rows[r]);
+      }
     };
-    // A span's products are stored when those of the next have been started, and added one span later.
-    for (std::int64_t span = 0; span < spans; ++span) {
-      span & 1 ? multiply<1>(panel, tokens, span) : multiply<0>(panel, tokens, span);
-      if (span > 0) span & 1 ? store<0>() : store<1>();
-      if (span > 1) fold(span - 2);
+    // A span's products are stored when those of the next have been started, and added one span later: by
+    // then the tile unit has them.
+    for (std::int64_t span = 0; span < spans + kLag + 1; ++span) {
+      if (span < spans) on_set(span, [&]<int kSet>() { multiply<kSet>(panel, tokens, span); });
+      if (span >= kLag && span < spans + kLag) on_set(span - kLag, [&]<int kSet>() { store<kSet>(); });
+      if (span > kLag) fold(span - kLag - 1);
     }
-    if (spans > 1) fold(spans - 2);
-    spans & 1 ? store<0>() : store<1>();
-    fold(spans - 1);
 #pragma GCC unroll 16
     for (int r = 0; r < 16; ++r) Lanes::store(totals + 16 * r, rows[r]);
   }
 
  private:
   static constexpr int kTilesOfSpan = kSpan == 128 ? 2 : 1;
+  // Sets of accumulators, kTiles from tile 0 on, which spans take in turn.
+  static constexpr int kSets = 4 / Lanes::kTiles, kLag = kSets - 1;
+
+  template <class Body>
+  [[gnu::always_inline]] static void on_set(std::int64_t span, const Body& body) {
+    switch (span % kSets) {
+      case 0: return body.template operator()<0>();
+      case 1: return body.template operator()<1>();
+      case 2: return body.template operator()<2 % kSets>();
+      case 3: return body.template operator()<3 % kSets>();
+    }
+  }
 
   template <int kSet>
-  static void multiply(const std::byte* panel, const std::byte* tokens, std::int64_t span) {
-    zero_tile<2 * kSet>();
-    if constexpr (Lanes::kTiles == 2) zero_tile<2 * kSet + 1>();
+  [[gnu::always_inline]] static void multiply(const std::byte* panel, const std::byte* tokens,
+                                              std::int64_t span) {
+    constexpr int kFirst = kSet * Lanes::kTiles, kWeights = 4 + kSet % 2;
+    zero_tile<kFirst>();
+    if constexpr (Lanes::kTiles == 2) zero_tile<kFirst + 1>();
     panel += (kSpan == 32 ? span / 2 : span * kTilesOfSpan) * kPlaneTileBytes;
     tokens += span * kTilesOfSpan * Lanes::kTiles * kPlaneTileBytes;
 #pragma GCC unroll 2
     for (int t = 0; t < kTilesOfSpan; ++t) {
-      load_tile<4 + kSet>(panel + t * kPlaneTileBytes, kTileRowBytes);
-      load_tile<6>(tokens + t * Lanes::kTiles * kPlaneTileBytes, kTileRowBytes);
-      multiply_unsigned_tiles<2 * kSet, 4 + kSet, 6>();
-      if constexpr (Lanes::kTiles == 2) {
+      load_tile<kWeights>(panel + t * kPlaneTileBytes, kTileRowBytes);
+      if constexpr (Lanes::kTiles == 1) {
+        load_tile<6 + kSet % 2>(tokens + t * kPlaneTileBytes, kTileRowBytes);
+        multiply_tiles<true, kFirst, kWeights, 6 + kSet % 2>();
+      } else {
+        load_tile<6>(tokens + 2 * t * kPlaneTileBytes, kTileRowBytes);
+        multiply_tiles<true, kFirst, kWeights, 6>();
         load_tile<7>(tokens + (2 * t + 1) * kPlaneTileBytes, kTileRowBytes);
-        multiply_unsigned_tiles<2 * kSet + 1, 4 + kSet, 7>();
+        multiply_tiles<true, kFirst + 1, kWeights, 7>();
       }
     }
   }
 
   template <int kSet>
-  void store() {
-    store_tile<2 * kSet>(products_[kSet], kTileRowBytes);
-    if constexpr (Lanes::kTiles == 2) store_tile<2 * kSet + 1>(products_[kSet] + 256, kTileRowBytes);
+  [[gnu::always_inline]] void store() {
+    constexpr int kFirst = kSet * Lanes::kTiles;
+    store_tile<kFirst>(products_[kSet], kTileRowBytes);
+    if constexpr (Lanes::kTiles == 2) store_tile<kFirst + 1>(products_[kSet] + 256, kTileRowBytes);
   }
 
-  alignas(64) std::int32_t products_[2][512];
+  alignas(64) std::int32_t products_[kSets][256 * Lanes::kTiles];
 };
 
 }  // namespace

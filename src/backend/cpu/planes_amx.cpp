@@ -41,8 +41,9 @@ struct PlaneLayer {
   std::int64_t outputs() const { return gated ? weight.rows() / 2 : weight.rows(); }
   RowFormat format() const { return weight.parts().front().format; }
   bool nibbles() const { return format() == RowFormat::kInt4Packed; }
-  // What makes the codes unsigned, and what code 0 then is.
-  std::uint8_t flip() const { return format() == RowFormat::kInt8 ? 0x80 : 0; }
+  // Stored codes are signed, or unsigned with an offset, which flipping the first bit of each code adds or
+  // takes away.
+  bool is_signed() const { return format() == RowFormat::kInt8; }
   std::int32_t offset() const { return nibbles() ? 8 : 128; }
   std::int64_t steps() const { return (in.columns() + kPlaneColumns - 1) / kPlaneColumns; }
 };
@@ -61,7 +62,7 @@ class PlaneWorker {
         mine_(layer.outputs(), thread, threads_),
         streams_(layer.weight, layer.gated != nullptr, mine_.begin, mine_.end,
                  layer.in.rows() <= kFarApartRows),
-        scales_(layer.weight) {}
+        scales_(layer.weight, layer.in.rows() == 1 ? ZeroPointForm{} : tile_form(layer)) {}
 
   template <bool kNibbles, int kSpan>
   void run() {
@@ -80,6 +81,11 @@ class PlaneWorker {
  private:
   static constexpr int kLanes = WeightStreams::kLanes;
 
+  // What the zero points are with the codes as unpack_panel has them.
+  static ZeroPointForm tile_form(const PlaneLayer& layer) {
+    return {layer.offset(), layer.nibbles() ? kNibbleFactor : 1};
+  }
+
   template <bool kNibbles, int kSpan>
   void one_row();
   template <bool kNibbles, int kSpan, int kTokens>
@@ -88,9 +94,6 @@ class PlaneWorker {
   void pack(std::byte* packed, std::int64_t group_bytes);
   template <bool kNibbles, int kSpan, int kTokens, bool kOffsets>
   void multiply_unit(const std::byte* packed, std::int64_t group_bytes);
-
-  // Each sum's factor: what code 0 is stored as, where that is the same for all codes.
-  std::int32_t sum_factor() const { return scales_.has_offsets() ? 1 : layer_.offset(); }
 
   // Where the unit's lanes are: of the weight and of the output.
   void begin_unit() {
@@ -144,7 +147,7 @@ void PlaneWorker::one_row() {
   constexpr PlaneOrder kOrder = kNibbles ? PlaneOrder::kNibbles128 : PlaneOrder::kNatural;
   constexpr int kSpans = kPlaneColumns / kSpan, kParts = kSpan / 32;
   // Every thread for itself: that takes less than to wait for another.
-  const PlaneSplitter row(layer_.in.row_data(0), layer_.in.columns());
+  const PlaneSplitter row(layer_.in, 0);
   std::byte* planes = scratch_.packed.data();
   auto* sums = reinterpret_cast<std::int32_t*>(planes + layer_.steps() * kPlaneRowStep);
   for (std::int64_t step = 0; step < layer_.steps(); ++step) {
@@ -157,13 +160,13 @@ void PlaneWorker::one_row() {
     for (int s = 0; s < kSpans; ++s) {
       std::int32_t sum = 0;
       for (int i = 0; i < kParts; ++i) sum += split.sums[s * kParts + i];
-      sums[step * kSpans + s] = sum * sum_factor();
+      sums[step * kSpans + s] = scales_.has_offsets() ? sum : sum * layer_.offset();
     }
   }
   const std::int64_t columns = layer_.in.columns();
   for (; !streams_.done(); streams_.advance()) {
     begin_unit();
-    const PlaneDot<kNibbles, kSpan> dot(streams_.codes(), layer_.flip());
+    const PlaneDot<kNibbles, kSpan> dot(streams_.codes(), layer_.is_signed() ? 0x80 : 0);
     __m512 totals = _mm512_setzero_ps();
     for (std::int64_t first = 0; first < columns; first += PlaneScales::kBlockColumns) {
       const std::int64_t count = std::min(PlaneScales::kBlockColumns, columns - first);
@@ -205,12 +208,13 @@ void PlaneWorker::pack(std::byte* packed, std::int64_t group_bytes) {
     const std::int64_t count = std::min<std::int64_t>(kTokens, rows - first);
     std::array<std::optional<PlaneSplitter>, kTokens> splitters;
     for (std::int64_t t = 0; t < count; ++t) {
-      splitters[static_cast<std::size_t>(t)].emplace(layer_.in.row_data(first + t), layer_.in.columns());
-      input_scales_[static_cast<std::size_t>(first + t)] = splitters[static_cast<std::size_t>(t)]->scale();
+      splitters[static_cast<std::size_t>(t)].emplace(layer_.in, first + t);
+      input_scales_[static_cast<std::size_t>(first + t)] =
+          splitters[static_cast<std::size_t>(t)]->scale() * (kNibbles ? 1.0f / kNibbleFactor : 1.0f);
     }
     auto* sums = reinterpret_cast<std::int32_t*>(packed + steps * kPackedStep<kTokens, kSpan>);
     for (std::int64_t step = share.begin; step < share.end; ++step)
-      pack_planes<kTokens, kSpan, kOrder>(splitters.data(), count, step * kPlaneColumns, sum_factor(),
+      pack_planes<kTokens, kSpan, kOrder>(splitters.data(), count, step * kPlaneColumns,
                                           packed + step * kPackedStep<kTokens, kSpan>,
                                           sums + step * kPlaneColumns / kSpan * 16);
   }
@@ -219,7 +223,7 @@ void PlaneWorker::pack(std::byte* packed, std::int64_t group_bytes) {
 template <bool kNibbles, int kSpan, int kTokens, bool kOffsets>
 void PlaneWorker::multiply_unit(const std::byte* packed, std::int64_t group_bytes) {
   const std::int64_t rows = layer_.in.rows(), columns = layer_.in.columns(), steps = layer_.steps();
-  alignas(64) float totals[kFewRows / kTokens][kLanes * 16] = {};
+  alignas(64) float totals[kFewRows / kTokens][kLanes * 16];
   PlaneTiles<kTokens, kSpan, kOffsets> tiles;
   std::byte* panel = scratch_.panel.data();
   const PlaneScales* scales = nullptr;
@@ -229,14 +233,18 @@ void PlaneWorker::multiply_unit(const std::byte* packed, std::int64_t group_byte
     const std::int64_t in_block = first % PlaneScales::kBlockColumns;
     if (in_block == 0)
       scales = &scales_.load(streams_, first, std::min(PlaneScales::kBlockColumns, columns - first));
-    unpack_panel<kNibbles>(streams_.codes(), layer_.flip(), first, count, panel);
+    unpack_panel<kNibbles>(streams_.codes(),
+                           kNibbles             ? 0x88
+                           : layer_.is_signed() ? 0
+                                                : 0x80,
+                           first, count, panel);
     const std::byte* group = packed;
     for (std::int64_t row = 0; row < rows; row += kTokens, group += group_bytes)
       tiles.add_panel(panel, group + step * kPackedStep<kTokens, kSpan>, spans,
                       scales->scales + in_block / kSpan, scales->offsets + in_block / kSpan,
                       reinterpret_cast<const std::int32_t*>(group + steps * kPackedStep<kTokens, kSpan>) +
                           first / kSpan * 16,
-                      totals[row / kTokens]);
+                      first == 0, totals[row / kTokens]);
   }
   for (std::int64_t row = 0; row < rows; row += kTokens) {
     __m512i of_rows[16];
