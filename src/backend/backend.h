@@ -301,8 +301,8 @@ class ThreadPool;
 // The plain float32 definition. Slow.
 std::unique_ptr<Backend> make_reference_backend();
 // The fast CPU backend. `pool` outlives it. Throws Error when the processor lacks `isa`. AMX rounds the
-// inputs of linear layers to bf16; with `float_inputs` it multiplies what is lost as well, for twice the
-// products.
+// inputs of linear layers to bf16, and for integer codes in a few rows then to 16-bit fixed point; with
+// `float_inputs` it multiplies what is lost as well, for twice the products.
 std::unique_ptr<Backend> make_cpu_backend(ThreadPool& pool, Isa isa, bool float_inputs = false);
 bool built_with_cuda();
 // Throws Error when this program was built without CUDA or there is no such device.

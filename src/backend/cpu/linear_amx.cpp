@@ -1,4 +1,5 @@
-// Linear layers on AMX tiles: one row of input here, more in many_rows_amx.cpp. The product is computed
+// Linear layers on AMX tiles: one row of input here, more in many_rows_amx.cpp; a few rows times integer codes
+// that are no int8 product in planes_amx.cpp, which has its own order of sums. Else the product is computed
 // transposed, C = W X^T: 16 rows of the weight are a tile as they lie in memory, and one row of X is the
 // other factor as it lies in memory, so that decoding streams the mapped weights straight into tiles. Weights
 // that the file does not have as tiles are widened, by one_row_amx.cpp or, where that has no kernel for them,

@@ -22,30 +22,9 @@
 namespace bise {
 namespace {
 
-OneRowKind by_group(OneRowKind group32, std::int64_t group_size) {
-  const int kind = static_cast<int>(group32);
-  return static_cast<OneRowKind>(group_size == 32 ? kind : group_size == 64 ? kind + 1 : kind + 2);
-}
-
 OneRowKind kind_of(const LinearPart& part) {
-  const StoredLinear& stored = part.stored;
-  const std::int64_t size = part.group_size;
   if (part.format == RowFormat::kNf4) return OneRowKind::kNf4;
-  if (stored.scheme.strategy == Strategy::kBlock) return OneRowKind::kNone;
-  if (part.format == RowFormat::kInt4Packed && size != 0) {
-    if (stored.zero_point.empty()) return by_group(OneRowKind::kInt4Group32, size);
-    if (stored.zero_point.dtype() != DType::kI32) return OneRowKind::kNone;
-    return by_group(OneRowKind::kInt4AsymmetricGroup32, size);
-  }
-  if (!stored.zero_point.empty()) return OneRowKind::kNone;
-  if (part.format == RowFormat::kE4M3) return size == 0 ? OneRowKind::kE4M3 : OneRowKind::kNone;
-  if (size != 0 && size != 32 && size != 64 && size % 128 != 0) return OneRowKind::kNone;
-  if (size != 0 && stored.scale.dtype() == DType::kF32) return OneRowKind::kNone;  // see Bytes
-  if (part.format == RowFormat::kInt8)
-    return size == 0 ? OneRowKind::kInt8 : by_group(OneRowKind::kInt8Group32, size);
-  if (part.format == RowFormat::kInt8Packed)
-    return size == 0 ? OneRowKind::kInt8Packed : by_group(OneRowKind::kInt8PackedGroup32, size);
-  return OneRowKind::kNone;
+  return part.format == RowFormat::kE4M3 && part.group_size == 0 ? OneRowKind::kE4M3 : OneRowKind::kNone;
 }
 
 // A pair of weight tiles and the input's tile into registers, two sets in turn; and their products.
@@ -67,15 +46,14 @@ constexpr int kRowsBeside = 8;  // rows that are widened beside each product
 // fetch.
 template <class Format, bool kTail>
 [[gnu::noinline]] void widen_rows(const Format& format, const std::byte* in, std::int64_t stride,
-                                  std::int64_t ahead, const float* scales, const float* zero_points,
-                                  std::int64_t scale_stride, std::byte* out, std::int64_t bytes) {
+                                  std::int64_t ahead, const float* scales, std::int64_t scale_stride,
+                                  std::byte* out, std::int64_t bytes) {
   for (int i = 0; i < kRowsBeside; ++i) {
     for (std::int64_t line = 0; line < Format::kStepBytes; line += 64)
       _mm_prefetch(in + ahead + line, _MM_HINT_T1);
-    format.template widen<kTail>(in, bytes, scales, zero_points, out);
+    format.template widen<kTail>(in, bytes, scales, out);
     in += stride;
     scales += scale_stride;
-    zero_points += scale_stride;
     out += kTileRowBytes;
   }
 }
@@ -86,7 +64,6 @@ struct Codes {
   Codes(const OneRowBlock& block, const OneRowScales& scales_of_rows)
       : format{Format(*block.part[0]), Format(*block.part[1])},
         stride(block.part[0]->row_bytes),
-        first_column(block.first_column),
         columns(block.columns),
         scales(scales_of_rows) {
     for (int h = 0; h < 2; ++h)
@@ -102,20 +79,18 @@ struct Codes {
     const std::int64_t distance = ahead.in[h] + row + ahead_step * Format::kStepBytes - from;
     const std::int64_t left = columns - step * kStepColumns;
     const std::int64_t scale_stride = scales.stride[h];
-    const std::int64_t scale = i % 2 * kRowsBeside * scale_stride + format[h].scale_index(first_column, step);
-    const float *row_scales = scales.scales[h] + scale, *zero_points = scales.zero_points[h] + scale;
+    const float* row_scales = scales.scales[h] + i % 2 * kRowsBeside * scale_stride + step * Format::kGroups;
     std::byte* out = slot + h * 4 * kTileBytes + i % 2 * kRowsBeside * kTileRowBytes;
     if (left >= kStepColumns)
-      widen_rows<Format, false>(format[h], from, stride, distance, row_scales, zero_points, scale_stride, out,
-                                0);
+      widen_rows<Format, false>(format[h], from, stride, distance, row_scales, scale_stride, out, 0);
     else
-      widen_rows<Format, true>(format[h], from, stride, distance, row_scales, zero_points, scale_stride, out,
+      widen_rows<Format, true>(format[h], from, stride, distance, row_scales, scale_stride, out,
                                left * Format::kStepBytes / kStepColumns);
   }
 
   Format format[2];
   const std::byte* in[2];
-  std::int64_t stride, first_column, columns;
+  std::int64_t stride, columns;
   const OneRowScales& scales;
 };
 
@@ -177,21 +152,7 @@ void OneRowAmx::multiply_as(const OneRowBlock& block, const OneRowBlock* next) {
 
 void OneRowAmx::multiply(OneRowKind kind, const OneRowBlock& block, const OneRowBlock* next) {
   switch (kind) {
-    case OneRowKind::kInt4Group32: return multiply_as<Nibbles<4, false, false>>(block, next);
-    case OneRowKind::kInt4Group64: return multiply_as<Nibbles<2, false, false>>(block, next);
-    case OneRowKind::kInt4Group128: return multiply_as<Nibbles<1, false, false>>(block, next);
-    case OneRowKind::kInt4AsymmetricGroup32: return multiply_as<Nibbles<4, false, true>>(block, next);
-    case OneRowKind::kInt4AsymmetricGroup64: return multiply_as<Nibbles<2, false, true>>(block, next);
-    case OneRowKind::kInt4AsymmetricGroup128: return multiply_as<Nibbles<1, false, true>>(block, next);
-    case OneRowKind::kNf4: return multiply_as<Nibbles<2, true, false>>(block, next);
-    case OneRowKind::kInt8: return multiply_as<Bytes<0, false>>(block, next);
-    case OneRowKind::kInt8Group32: return multiply_as<Bytes<4, false>>(block, next);
-    case OneRowKind::kInt8Group64: return multiply_as<Bytes<2, false>>(block, next);
-    case OneRowKind::kInt8Group128: return multiply_as<Bytes<1, false>>(block, next);
-    case OneRowKind::kInt8Packed: return multiply_as<Bytes<0, true>>(block, next);
-    case OneRowKind::kInt8PackedGroup32: return multiply_as<Bytes<4, true>>(block, next);
-    case OneRowKind::kInt8PackedGroup64: return multiply_as<Bytes<2, true>>(block, next);
-    case OneRowKind::kInt8PackedGroup128: return multiply_as<Bytes<1, true>>(block, next);
+    case OneRowKind::kNf4: return multiply_as<Nibbles>(block, next);
     case OneRowKind::kE4M3: return multiply_as<Floats>(block, next);
     case OneRowKind::kNone: break;
   }

@@ -11,25 +11,7 @@
 namespace bise {
 
 // What one kind of kernel widens.
-enum class OneRowKind {
-  kNone,
-  kInt4Group32,
-  kInt4Group64,
-  kInt4Group128,
-  kInt4AsymmetricGroup32,
-  kInt4AsymmetricGroup64,
-  kInt4AsymmetricGroup128,
-  kNf4,
-  kInt8,
-  kInt8Group32,
-  kInt8Group64,
-  kInt8Group128,
-  kInt8Packed,
-  kInt8PackedGroup32,
-  kInt8PackedGroup64,
-  kInt8PackedGroup128,
-  kE4M3
-};
+enum class OneRowKind { kNone, kNf4, kE4M3 };
 
 // Columns [first_column, first_column + columns) of two times 16 rows, each of one part of the weight.
 struct OneRowBlock {
@@ -44,12 +26,11 @@ struct OneRowBlock {
   OneRowKind kind() const;
 };
 
-// Scales and zero points of a block: of row r of half h at scales[h] + r * stride[h].
+// Scales of a block: of row r of half h at scales[h] + r * stride[h].
 struct OneRowScales {
-  static constexpr std::int64_t kMaxGroups = 64;  // of a block of 2048 columns
+  static constexpr std::int64_t kMaxGroups = 32;  // of a block of 2048 columns
   static constexpr std::int64_t kSize = OneRowBlock::kRows * (kMaxGroups + 16);
   alignas(64) float scales[2][kSize];
-  alignas(64) float zero_points[2][kSize];
   std::int64_t stride[2];
 };
 
