@@ -1,7 +1,8 @@
 // Mixtral's sparse MLP on the device (Jiang et al. 2024, section 2.1). Rows are routed on the device
 // (experts_route.h). Up to kGroupedRows rows all experts run in two launches that need no numbers on the host
 // (grouped_linear.h), where their format is one of those; otherwise the host reads how many rows each expert
-// has and runs one after the other. A row adds its experts' results in ascending order of the expert.
+// has and runs one after the other. A row adds its experts' results in ascending order of the expert. In the
+// two launches a row's result depends on that row alone.
 //
 // Belongs to the backend's thread. Workspace grows with the largest `max_rows` of an input.
 #pragma once

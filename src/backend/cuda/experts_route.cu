@@ -168,16 +168,6 @@ __device__ std::int64_t place_of(std::int64_t row, int choice, const Routing& ro
          routing.ranks[at];
 }
 
-// Of an encoded row that this block has just written.
-__device__ void copy_row(std::int64_t from, std::int64_t to, const Encoded& rows) {
-  const std::int64_t vectors = rows.stride * (rows.encoding == Encoding::kBf16 ? 2 : 1) / 16;
-  auto* codes = static_cast<uint4*>(rows.codes);
-  __syncthreads();
-  for (std::int64_t v = threadIdx.x; v < vectors; v += blockDim.x)
-    codes[to * vectors + v] = codes[from * vectors + v];
-  if (threadIdx.x == 0 && rows.encoding != Encoding::kBf16) rows.scales[to] = rows.scales[from];
-}
-
 // kVectors 0: of any width.
 template <int kVectors>
 __global__ void __launch_bounds__(kMostRowThreads)
@@ -191,17 +181,10 @@ __global__ void __launch_bounds__(kMostRowThreads)
 #pragma unroll
   for (int v = 0; v < kVectors; ++v)
     if (wide_column(v) < out.columns) load_wide(from + wide_column(v), values[v]);
-  std::int64_t first = 0;
   for (int i = 0; i < routing.per_token; ++i) {
     const std::int64_t place = place_of(row, i, routing);
     const float scale = scales.of[routing.choices[row * routing.per_token + i]];
     if (threadIdx.x == 0) routing.places[row * routing.per_token + i] = static_cast<std::int32_t>(place);
-    // But for static scales all of a row's pairs are the same.
-    if (i > 0 && out.encoding != Encoding::kFp8Tensor) {
-      copy_row(first, place, out);
-      continue;
-    }
-    first = place;
     if constexpr (kVectors > 0)
       encode_vectors(place, out, scale, scratch, values);
     else

@@ -16,8 +16,8 @@ __device__ inline int panel_block(int tile, int group, int block, int half_block
 }
 
 template <class L, bool kGated>
-__device__ void fetch_panels(const GroupedTask& task, const ChunkWalk<L::kMostRows>& at, char* stage,
-                             std::uint64_t* full, std::uint64_t policy) {
+__device__ void fetch_panels(const GroupedTask& task, const ChunkWalk& at, char* stage, std::uint64_t* full,
+                             std::uint64_t policy) {
   const int columns_blocks = (task.columns + 63) / 64;
   const auto is_there = [&](int group, int block) {
     if (kGated) return at.unit.tile * L::kGroups + group < columns_blocks;
@@ -65,11 +65,27 @@ __device__ inline void expand_unit(const char* block, int unit, int thread, cons
   for (int step = 0; step < kSteps; ++step) expand_codes(words[step], low_zero, high_zero, pairs + 4 * step);
 }
 
+template <int kBegin, int kEnd, class Body>
+__device__ inline void for_constants(Body body) {
+  if constexpr (kBegin < kEnd) {
+    body(std::integral_constant<int, kBegin>());
+    for_constants<kBegin + 1, kEnd>(body);
+  }
+}
+
+// The input rows of a unit in products of 8, 16, 32 or 64 of them.
+template <int kRows>
+struct Parts {
+  static constexpr int kFirst = kRows >= 64 ? 64 : kRows >= 32 ? 32 : kRows;
+  static constexpr int kCount = kRows > kFirst ? 2 : 1;
+  static constexpr int first_row(int part) { return part * kFirst; }
+  static constexpr int rows(int part) { return part == 0 ? kFirst : kRows - kFirst; }
+};
+
 // kSteps * 16 columns share a scale and a zero point.
 template <class L, int kSteps, int kRows>
 __device__ void add_panels(const GroupedTask& task, const char* ring, GroupedBarriers& barriers,
                            RingPlace& place, float (&sums)[L::kBlocks][kRows / 2]) {
-  using P = Pieces<L, kRows>;
   const Int4Panels& panels = task.panels;
   const int thread = static_cast<int>(threadIdx.x) % 128, row = thread / 32 * 16 + thread % 32 / 4;
   for (int left = task.chunks; left > 0; --left, place.advance(task.stages)) {
@@ -87,15 +103,16 @@ __device__ void add_panels(const GroupedTask& task, const char* ring, GroupedBar
         expand_unit<kSteps>(block, unit, thread, panels.has_zeros ? zeros + unit * 64 + row : nullptr, pairs);
         const float scale[2] = {panel_scale(scales, unit * 64 + row, panels.scale),
                                 panel_scale(scales, unit * 64 + row + 8, panels.scale)};
-        for_constants<0, P::kParts>([&](auto part) {
-          constexpr int kPart = decltype(part)::value, kWidth = P::rows(kPart);
+        for_constants<0, Parts<kRows>::kCount>([&](auto part) {
+          constexpr int kFirst = Parts<kRows>::first_row(decltype(part)::value);
+          constexpr int kWidth = Parts<kRows>::rows(decltype(part)::value);
           float chunk[kWidth / 2];
           hold(pairs);
           products_begin();
 #pragma unroll
           for (int step = 0; step < kSteps; ++step) {
             const int at = unit * kSteps + step;
-            const char* box = inputs + at / 4 * (task.input_bytes / 2) + kPart * 64 * 128;
+            const char* box = inputs + at / 4 * (task.input_bytes / 2) + kFirst * 128;
             RegisterProduct<kWidth, false>::add(chunk, pairs + 4 * step, tile_descriptor(box) + at % 4 * 2,
                                                 step > 0);
           }
@@ -105,7 +122,7 @@ __device__ void add_panels(const GroupedTask& task, const char* ring, GroupedBar
           hold(pairs);
 #pragma unroll
           for (int i = 0; i < kWidth / 2; ++i)
-            sums[own][kPart * 32 + i] = __fmaf_rn(chunk[i], scale[i / 2 % 2], sums[own][kPart * 32 + i]);
+            sums[own][kFirst / 2 + i] = __fmaf_rn(chunk[i], scale[i / 2 % 2], sums[own][kFirst / 2 + i]);
         });
       }
     }
@@ -157,10 +174,10 @@ __global__ void __launch_bounds__(L::kThreads, 1)
     grouped_panels_kernel(const __grid_constant__ GroupedTask task) {
   run_grouped_block<L>(
       task,
-      [&](const ChunkWalk<L::kMostRows>& at, char* stage, std::uint64_t* full, std::uint64_t policy) {
+      [&](const ChunkWalk& at, char* stage, std::uint64_t* full, std::uint64_t policy) {
         fetch_panels<L, kGated>(task, at, stage, full, policy);
       },
-      [&](const ChunkWalk<L::kMostRows>& at, char* stage, std::uint64_t* full, std::uint64_t policy) {
+      [&](const ChunkWalk& at, char* stage, std::uint64_t* full, std::uint64_t policy) {
 #pragma unroll
         for (int box = 0; box < 2; ++box)
           fetch_rows(task, at.unit, at.chunk * 128 + box * 64, stage + box * (task.input_bytes / 2), full,
@@ -180,18 +197,24 @@ void start_panels(const GroupedLinear& linear, GroupedTask& task, cudaStream_t s
                           64 * (kGated ? L::kGroups : blocks), 256, blocks * task.panels.block_bytes, stream);
 }
 
-// Expanding codes takes more warpgroups where there are registers for them.
-using FewPanelsLayout = GroupedLayout<4, 2, 32>;
-using ManyPanelsLayout = GroupedLayout<2, 2, 128>;
+// Expanding codes takes more warpgroups where there are registers for them, but as many units as there are
+// multiprocessors.
+using FewGatedPanelsLayout = GroupedLayout<4, 2, 32>;
+using FewPanelsLayout = GroupedLayout<4, 1, 32>;
+using FewestPanelsLayout = GroupedLayout<1, 1, 8>;
+using ManyPanelsLayout = GroupedLayout<2, 2, 96>;
 
 template <int kSteps>
 void start_panels(const GroupedLinear& linear, GroupedTask& task, cudaStream_t stream) {
-  if (linear.rows <= FewPanelsLayout::kMostRows)
-    linear.gated ? start_panels<FewPanelsLayout, kSteps, true>(linear, task, stream)
-                 : start_panels<FewPanelsLayout, kSteps, false>(linear, task, stream);
-  else
+  if (linear.rows > FewPanelsLayout::kMostRows)
     linear.gated ? start_panels<ManyPanelsLayout, kSteps, true>(linear, task, stream)
                  : start_panels<ManyPanelsLayout, kSteps, false>(linear, task, stream);
+  else if (linear.gated)
+    start_panels<FewGatedPanelsLayout, kSteps, true>(linear, task, stream);
+  else if (linear.rows > kFewGroupedRows)
+    start_panels<FewPanelsLayout, kSteps, false>(linear, task, stream);
+  else
+    start_panels<FewestPanelsLayout, kSteps, false>(linear, task, stream);
 }
 
 }  // namespace

@@ -35,6 +35,7 @@ struct GroupedTask {
   int experts;
   int tiles, chunks;  // of a weight, and of 128 bytes of a row
   int chunk_columns;  // values of a chunk
+  int most_rows;      // of a unit
   int columns;        // of the output
   int input_bytes;    // of a stage, before the weights
   int stages, stage_bytes;
@@ -60,21 +61,21 @@ struct Unit {
 };
 
 // The units of a block, in order.
-template <int kMostRows>
 struct UnitWalk {
+  const GroupedTask& task;
   const std::int32_t *counts, *starts;
-  int experts, tiles, index;
+  int index;
   int expert = 0, first = 0;  // the expert's first unit
 
   __device__ bool find(Unit& unit) {
-    for (; expert < experts; ++expert) {
-      const int row_tiles = (counts[expert] + kMostRows - 1) / kMostRows, own = index - first;
-      if (own < row_tiles * tiles) {
-        const int row = own % row_tiles * kMostRows;
-        unit = {expert, own / row_tiles, starts[expert] + row, min(kMostRows, counts[expert] - row)};
+    for (; expert < task.experts; ++expert) {
+      const int row_tiles = (counts[expert] + task.most_rows - 1) / task.most_rows, own = index - first;
+      if (own < row_tiles * task.tiles) {
+        const int row = own % row_tiles * task.most_rows;
+        unit = {expert, own / row_tiles, starts[expert] + row, min(task.most_rows, counts[expert] - row)};
         return true;
       }
-      first += row_tiles * tiles;
+      first += row_tiles * task.tiles;
     }
     return false;
   }
@@ -82,7 +83,7 @@ struct UnitWalk {
 
 // Rows of an input tile for `rows` of them.
 __host__ __device__ inline int padded_input_rows(int rows) {
-  return rows <= 8 ? 8 : rows <= 16 ? 16 : (rows + 31) / 32 * 32;
+  return rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : rows <= 48 ? 48 : (rows + 31) / 32 * 32;
 }
 
 struct GroupedBarriers {
@@ -100,18 +101,15 @@ struct RingPlace {
 };
 
 // Chunk after chunk of a block's units.
-template <int kMostRows>
 struct ChunkWalk {
-  UnitWalk<kMostRows> units;
+  UnitWalk units;
   Unit unit = {};
-  int chunk = 0, chunks;
+  int chunk = 0;
   bool more;
 
-  __device__ ChunkWalk(const UnitWalk<kMostRows>& walk, int chunks_) : units(walk), chunks(chunks_) {
-    more = units.find(unit);
-  }
+  __device__ ChunkWalk(const UnitWalk& walk) : units(walk) { more = units.find(unit); }
   __device__ void advance() {
-    if (++chunk < chunks) return;
+    if (++chunk < units.task.chunks) return;
     chunk = 0;
     units.index += static_cast<int>(gridDim.x);
     more = units.find(unit);
@@ -119,8 +117,8 @@ struct ChunkWalk {
 };
 
 template <class L, bool kGated>
-__device__ void fetch_tile(const GroupedTask& task, const ChunkWalk<L::kMostRows>& at, char* stage,
-                           std::uint64_t* full, std::uint64_t policy) {
+__device__ void fetch_tile(const GroupedTask& task, const ChunkWalk& at, char* stage, std::uint64_t* full,
+                           std::uint64_t policy) {
   const CUtensorMap* map = task.weight_tiles + at.unit.expert;
   const int column = at.chunk * task.chunk_columns, row = at.unit.tile * L::kTileRows;
   barrier_expect_bytes(full, (L::kTileRows + padded_input_rows(at.unit.rows)) * 128);
@@ -138,20 +136,20 @@ __device__ void fetch_tile(const GroupedTask& task, const ChunkWalk<L::kMostRows
 __device__ inline void fetch_rows(const GroupedTask& task, const Unit& unit, int column, char* to,
                                   std::uint64_t* full, std::uint64_t policy) {
   const int rows = padded_input_rows(unit.rows);
-  for (int row = 0; row < rows; row += 64) {
+  for (int row = 0, map; row < rows; row += 8 << map) {
     const int left = rows - row;
-    const CUtensorMap* map = task.input_tiles + (left >= 64 ? 3 : left == 32 ? 2 : left == 16 ? 1 : 0);
-    copy_tile(to + row * 128, map, column, unit.first_row + row, full, policy);
+    map = left >= 64 ? 3 : left >= 32 ? 2 : left >= 16 ? 1 : 0;
+    copy_tile(to + row * 128, task.input_tiles + map, column, unit.first_row + row, full, policy);
   }
 }
 
 // One thread. Weights that fit the ring are fetched while the kernel before, which makes the inputs, still
 // runs; which experts have rows is known by then (place_rows()). fetch_weights and fetch_inputs take the
 // chunk, the stage and its barrier.
-template <int kMostRows, class FetchWeights, class FetchInputs>
-__device__ void feed(const GroupedTask& task, const UnitWalk<kMostRows>& walk, char* ring,
-                     GroupedBarriers& barriers, FetchWeights fetch_weights, FetchInputs fetch_inputs) {
-  ChunkWalk<kMostRows> weights(walk, task.chunks), inputs = weights;
+template <class FetchWeights, class FetchInputs>
+__device__ void feed(const GroupedTask& task, const UnitWalk& walk, char* ring, GroupedBarriers& barriers,
+                     FetchWeights fetch_weights, FetchInputs fetch_inputs) {
+  ChunkWalk weights(walk), inputs = weights;
   for (int use = 0; use < task.stages && weights.more; ++use, weights.advance())
     fetch_weights(weights, ring + use * task.stage_bytes, barriers.full + use);
   wait_for_earlier_kernels();
@@ -166,45 +164,16 @@ __device__ void feed(const GroupedTask& task, const UnitWalk<kMostRows>& walk, c
   }
 }
 
-template <int kBegin, int kEnd, class Body>
-__device__ inline void for_constants(Body body) {
-  if constexpr (kBegin < kEnd) {
-    body(std::integral_constant<int, kBegin>());
-    for_constants<kBegin + 1, kEnd>(body);
-  }
-}
-
-// The first kCount of an array's values.
-template <int kCount, class T>
-__device__ inline T (&first_of(T* values))[kCount] {
-  return *reinterpret_cast<T(*)[kCount]>(values);
-}
-
-// Products are of at most 64 input rows: a unit is kBlocks * kParts of them, of 64 rows but for the last
-// part.
-template <class L, int kRows>
-struct Pieces {
-  static constexpr int kParts = (kRows + 63) / 64, kCount = L::kBlocks * kParts;
-  static constexpr int kWidest = kRows < 64 ? kRows : 64;
-  static constexpr int block(int piece) { return piece / kParts; }
-  static constexpr int part(int piece) { return piece % kParts; }
-  static constexpr int rows(int piece) {
-    return kRows - 64 * part(piece) < 64 ? kRows - 64 * part(piece) : 64;
-  }
-};
-
-// Starts the products of 128 bytes of columns for one piece.
-template <class L, Operand kOperand, int kRows, int kPiece, class Sum>
-__device__ inline void start_piece(const GroupedTask& task, const char* stage, Sum* sums, bool adds) {
-  using P = Pieces<L, kRows>;
-  constexpr int kWidth = P::rows(kPiece);
-  const int block = static_cast<int>(threadIdx.x) / 128 * L::kBlocks + P::block(kPiece);
-  const std::uint32_t a = tile_descriptor(stage + task.input_bytes + block * 64 * 128);
-  const std::uint32_t b = tile_descriptor(stage + P::part(kPiece) * 64 * 128);
+// Starts the products of 128 bytes of columns for one of a warpgroup's blocks.
+template <class L, Operand kOperand, int kRows, class Sum>
+__device__ inline void start_block(const GroupedTask& task, const char* stage, int block,
+                                   Sum (&sums)[kRows / 2], bool adds) {
+  const int index = static_cast<int>(threadIdx.x) / 128 * L::kBlocks + block;
+  const std::uint32_t a = tile_descriptor(stage + task.input_bytes + index * 64 * 128);
+  const std::uint32_t b = tile_descriptor(stage);
 #pragma unroll
   for (int step = 0; step < 4; ++step)
-    WarpgroupProduct<kOperand, kWidth>::add(first_of<kWidth / 2>(sums), a + 2 * step, b + 2 * step,
-                                            adds || step > 0);
+    WarpgroupProduct<kOperand, kRows>::add(sums, a + 2 * step, b + 2 * step, adds || step > 0);
 }
 
 __device__ inline void release(GroupedBarriers& barriers, int stage) {
@@ -212,62 +181,53 @@ __device__ inline void release(GroupedBarriers& barriers, int stage) {
 }
 
 // The tensor cores' own sums of e4m3 products keep few bits (DeepSeek-V3, 2024, section 3.3.2): they hold one
-// chunk, and float32 registers the rest. While a piece is added the next one is multiplied.
+// chunk of a block, and float32 registers the rest. Where registers allow, one is multiplied while another is
+// added: of the other block, or where there is but one, of the next chunk.
 template <class L, int kRows>
 __device__ void add_e4m3(const GroupedTask& task, const char* ring, GroupedBarriers& barriers,
                          RingPlace& place, float (&sums)[L::kBlocks][kRows / 2]) {
-  using P = Pieces<L, kRows>;
-  constexpr int kBuffers = kRows <= 64 ? 2 : 1;  // as registers allow
-  float chunk[kBuffers][P::kWidest / 2];
-  const auto add = [&](auto piece, auto buffer) {
-    constexpr int kPiece = decltype(piece)::value, kWidth = P::rows(kPiece);
-    float(&added)[kWidth / 2] = first_of<kWidth / 2>(chunk[decltype(buffer)::value]);
-    hold(added);
-#pragma unroll
-    for (int i = 0; i < kWidth / 2; ++i) sums[P::block(kPiece)][P::part(kPiece) * 32 + i] += added[i];
-  };
-  const auto start = [&](auto piece, auto buffer) {
+  constexpr int kBuffers = kRows <= 64 ? 2 : 1;
+  float chunk[kBuffers][kRows / 2];
+  const auto start = [&](int stage, int block, auto buffer) {
     products_begin();
-    start_piece<L, Operand::kE4M3, kRows, decltype(piece)::value>(task, ring + place.stage * task.stage_bytes,
-                                                                  chunk[decltype(buffer)::value], false);
+    start_block<L, Operand::kE4M3, kRows>(task, ring + stage * task.stage_bytes, block,
+                                          chunk[decltype(buffer)::value], false);
     products_commit();
+  };
+  const auto add = [&](auto block, auto buffer) {
+    hold(chunk[decltype(buffer)::value]);
+#pragma unroll
+    for (int i = 0; i < kRows / 2; ++i) sums[decltype(block)::value][i] += chunk[decltype(buffer)::value][i];
   };
   using Zero = std::integral_constant<int, 0>;
   using One = std::integral_constant<int, 1>;
-  if constexpr (kBuffers == 1) {
+  if constexpr (L::kBlocks == 2) {
+    using Last = std::integral_constant<int, kBuffers - 1>;
     for (int left = task.chunks; left > 0; --left, place.advance(task.stages)) {
       barrier_wait(barriers.full + place.stage, place.parity);
-      for_constants<0, P::kCount>([&](auto piece) {
-        start(piece, Zero());
-        products_wait<0>();
-        if constexpr (decltype(piece)::value == P::kCount - 1) release(barriers, place.stage);
-        add(piece, Zero());
-      });
-    }
-  } else if constexpr (P::kCount > 1) {
-    for (int left = task.chunks; left > 0; --left, place.advance(task.stages)) {
-      barrier_wait(barriers.full + place.stage, place.parity);
-      start(Zero(), Zero());
-      for_constants<1, P::kCount>([&](auto piece) {
-        constexpr int kPiece = decltype(piece)::value;
-        start(piece, std::integral_constant<int, kPiece % 2>());
+      start(place.stage, 0, Zero());
+      if constexpr (kBuffers == 2) {
+        start(place.stage, 1, One());
         products_wait<1>();
-        add(std::integral_constant<int, kPiece - 1>(), std::integral_constant<int, (kPiece - 1) % 2>());
-      });
+        add(Zero(), Zero());
+      } else {
+        products_wait<0>();
+        add(Zero(), Zero());
+        start(place.stage, 1, Zero());
+      }
       products_wait<0>();
       release(barriers, place.stage);
-      add(std::integral_constant<int, P::kCount - 1>(), std::integral_constant<int, (P::kCount - 1) % 2>());
+      add(One(), Last());
     }
   } else {
-    // Two chunks together, and the last one alone where there is an odd number.
-    int left = task.chunks;
     const auto next = [&](auto buffer) {
       const int stage = place.stage;
       barrier_wait(barriers.full + stage, place.parity);
-      start(Zero(), buffer);
+      start(stage, 0, buffer);
       place.advance(task.stages);
       return stage;
     };
+    int left = task.chunks;
     for (; left > 1; left -= 2) {
       const int first = next(Zero()), second = next(One());
       products_wait<1>();
@@ -290,18 +250,15 @@ __device__ void add_e4m3(const GroupedTask& task, const char* ring, GroupedBarri
 template <class L, Operand kOperand, int kRows, class Sum>
 __device__ void add_products(const GroupedTask& task, const char* ring, GroupedBarriers& barriers,
                              RingPlace& place, Sum (&sums)[L::kBlocks][kRows / 2]) {
-  using P = Pieces<L, kRows>;
   int before = -1;  // the stage whose products may still be under way
   for (int left = task.chunks; left > 0; --left, place.advance(task.stages)) {
     barrier_wait(barriers.full + place.stage, place.parity);
 #pragma unroll
     for (int block = 0; block < L::kBlocks; ++block) hold(sums[block]);
     products_begin();
-    for_constants<0, P::kCount>([&](auto piece) {
-      constexpr int kPiece = decltype(piece)::value;
-      start_piece<L, kOperand, kRows, kPiece>(task, ring + place.stage * task.stage_bytes,
-                                              sums[P::block(kPiece)] + P::part(kPiece) * 32, true);
-    });
+#pragma unroll
+    for (int block = 0; block < L::kBlocks; ++block)
+      start_block<L, kOperand, kRows>(task, ring + place.stage * task.stage_bytes, block, sums[block], true);
     products_commit();
     products_wait<1>();
     if (before >= 0) release(barriers, before);
@@ -402,8 +359,7 @@ __device__ void run_grouped_block(const GroupedTask& task, FetchWeights fetch_we
     starts[threadIdx.x] = __ldcg(task.starts + threadIdx.x);
   }
   __syncthreads();
-  UnitWalk<L::kMostRows> walk{counts, starts, task.experts, task.tiles, static_cast<int>(blockIdx.x)};
-  using Walk = ChunkWalk<L::kMostRows>;
+  UnitWalk walk{task, counts, starts, static_cast<int>(blockIdx.x)};
 
   if (threadIdx.x >= L::kConsumers) {
     if constexpr (L::kProducerRegisters > 0)
@@ -412,8 +368,12 @@ __device__ void run_grouped_block(const GroupedTask& task, FetchWeights fetch_we
       const std::uint64_t once = read_once_policy(), often = read_often_policy();
       feed(
           task, walk, ring, barriers,
-          [&](const Walk& at, char* stage, std::uint64_t* full) { fetch_weights(at, stage, full, once); },
-          [&](const Walk& at, char* stage, std::uint64_t* full) { fetch_inputs(at, stage, full, often); });
+          [&](const ChunkWalk& at, char* stage, std::uint64_t* full) {
+            fetch_weights(at, stage, full, once);
+          },
+          [&](const ChunkWalk& at, char* stage, std::uint64_t* full) {
+            fetch_inputs(at, stage, full, often);
+          });
     }
   } else {
     if constexpr (L::kConsumerRegisters > 0)
@@ -433,13 +393,13 @@ __device__ void run_grouped_block(const GroupedTask& task, FetchWeights fetch_we
           run(std::integral_constant<int, 16>());
         else if (L::kMostRows == 32 || rows == 32)
           run(std::integral_constant<int, 32>());
-        else if constexpr (L::kMostRows == 128) {
-          if (rows == 64)
+        else if constexpr (L::kMostRows == 96) {
+          if (rows == 48)
+            run(std::integral_constant<int, 48>());
+          else if (rows == 64)
             run(std::integral_constant<int, 64>());
-          else if (rows == 96)
-            run(std::integral_constant<int, 96>());
           else
-            run(std::integral_constant<int, 128>());
+            run(std::integral_constant<int, 96>());
         }
       }
     }
@@ -448,18 +408,24 @@ __device__ void run_grouped_block(const GroupedTask& task, FetchWeights fetch_we
 
 template <class L, Operand kOperand, bool kGated>
 __global__ void __launch_bounds__(L::kThreads, 1) grouped_kernel(const __grid_constant__ GroupedTask task) {
-  using Walk = ChunkWalk<L::kMostRows>;
   run_grouped_block<L>(
       task,
-      [&](const Walk& at, char* stage, std::uint64_t* full, std::uint64_t policy) {
+      [&](const ChunkWalk& at, char* stage, std::uint64_t* full, std::uint64_t policy) {
         fetch_tile<L, kGated>(task, at, stage, full, policy);
       },
-      [&](const Walk& at, char* stage, std::uint64_t* full, std::uint64_t policy) {
+      [&](const ChunkWalk& at, char* stage, std::uint64_t* full, std::uint64_t policy) {
         fetch_rows(task, at.unit, at.chunk * task.chunk_columns, stage, full, policy);
       },
       [&](auto rows, const Unit& unit, const char* ring, GroupedBarriers& barriers, RingPlace& place) {
         run_unit<L, kOperand, kGated, decltype(rows)::value>(task, unit, ring, barriers, place);
       });
+}
+
+// Input rows of a unit, for which the ring has room: twice as many as an expert has when the rows are evenly
+// spread over Mixtral's. Where one has more, its weights are read again, from the second-level cache.
+inline int most_unit_rows(std::int64_t rows) {
+  if (rows <= 32) return padded_input_rows(static_cast<int>(rows));
+  return rows <= 128 ? 64 : 96;
 }
 
 // Fills in what depends on the kernel and starts it. A unit has `tile_columns` columns of the output; a stage
@@ -468,8 +434,8 @@ template <class L>
 void start_grouped_kernel(void (*kernel)(const GroupedTask), const GroupedLinear& linear, GroupedTask& task,
                           int tile_columns, int row_bytes, int weight_bytes, cudaStream_t stream) {
   task.tiles = (task.columns + tile_columns - 1) / tile_columns;
-  const auto most_rows = static_cast<int>(std::min<std::int64_t>(L::kMostRows, linear.rows));
-  task.input_bytes = padded_input_rows(most_rows) * row_bytes;
+  task.most_rows = std::min(L::kMostRows, most_unit_rows(linear.rows));
+  task.input_bytes = task.most_rows * row_bytes;
   task.stage_bytes = (task.input_bytes + weight_bytes + 1023) / 1024 * 1024;
   task.stages = std::min(kMostGroupedStages, kGroupedRingBytes / task.stage_bytes);
   // Of each kernel the first time would do; the driver makes little of the others.
@@ -495,7 +461,7 @@ void start_grouped(const GroupedLinear& linear, GroupedTask& task, cudaStream_t 
 constexpr std::int64_t kFewGroupedRows = 4;
 using FewGatedLayout = GroupedLayout<1, 2, 8>;
 using FewLayout = GroupedLayout<1, 1, 8>;
-using ManyLayout = GroupedLayout<2, 2, 128>;
+using ManyLayout = GroupedLayout<2, 2, 96>;
 
 template <Operand kOperand>
 void start_grouped(const GroupedLinear& linear, GroupedTask& task, cudaStream_t stream) {
