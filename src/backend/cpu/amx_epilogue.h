@@ -32,57 +32,94 @@ class AmxEpilogue {
   AmxEpilogue(const CpuLinearInput& in, const CpuLinearWeight& weight, CpuLinearInput* gated)
       : in_(in), weight_(weight), gated_(gated), integer_(weight.integer()) {}
 
-  // Rows [r, r + kCount) of the products, with their halves in rows[0] and rows[1].
+  // Rows [r, r + kCount) of the products, with their halves in first and second. Everything is unrolled: the
+  // values shall stay in registers, or the tile unit waits for the stores and loads of their arrays.
   template <int kCount>
-  void finish_rows(const Products& done, std::int64_t r, __m512 (&rows)[2][kCount]) const {
-    for (int h = 0; h < 2; ++h) {
-      const __mmask16 mask = mask_of(done.unit.count[h]);
-      if (!done.first_block)
-        for (int i = 0; i < kCount; ++i) {
-          const __m512 before = _mm512_maskz_loadu_ps(mask, done.sums.half(r + i, h));
-          rows[h][i] = integer_ ? add_integers(before, rows[h][i]) : _mm512_add_ps(before, rows[h][i]);
-        }
-      if (!done.last_block) continue;
-      if (integer_)
-        for (int i = 0; i < kCount; ++i) rows[h][i] = _mm512_cvtepi32_ps(_mm512_castps_si512(rows[h][i]));
-      if (weight_.row_scales()) {
-        const __m512 scales = _mm512_maskz_loadu_ps(mask, weight_.row_scales() + done.unit.row[h]);
-        for (int i = 0; i < kCount; ++i) rows[h][i] = _mm512_mul_ps(rows[h][i], scales);
-      }
-      if (in_.type() != InputType::kNone)
-        for (int i = 0; i < kCount; ++i)
-          rows[h][i] = _mm512_mul_ps(rows[h][i], _mm512_set1_ps(in_.scale(done.first_row + r + i)));
-      if (weight_.bias()) {
-        const __m512 bias = _mm512_maskz_loadu_ps(mask, weight_.bias() + done.unit.row[h]);
-        for (int i = 0; i < kCount; ++i) rows[h][i] = _mm512_add_ps(rows[h][i], bias);
-      }
-    }
+  [[gnu::always_inline]] void finish_rows(const Products& done, std::int64_t r, __m512 (&first)[kCount],
+                                          __m512 (&second)[kCount]) const {
+    finish_half<0>(done, r, first);
+    finish_half<1>(done, r, second);
     if (gated_ && done.last_block) {
+#pragma GCC unroll 4
       for (int i = 0; i < kCount; ++i)
-        store_gated(done, done.first_row + r + i, gate<SimdAvx512>(rows[0][i], rows[1][i]));
+        store_gated(done, done.first_row + r + i, gate<SimdAvx512>(first[i], second[i]));
       return;
     }
-    for (int i = 0; i < kCount; ++i)
-      for (int h = 0; h < 2; ++h)
-        _mm512_mask_storeu_ps(done.sums.half(r + i, h), mask_of(done.unit.count[h]), rows[h][i]);
+    store_half<0>(done, r, first);
+    store_half<1>(done, r, second);
   }
 
   // Rows [4 slice, 4 slice + 4) of the `count` rows whose products lie transposed in C tiles: tile (h, j) of
   // weight half h and token tile j at products + (2 h + j) * 256.
   void finish_slice(const Products& done, const float* products, std::int64_t slice,
                     std::int64_t count) const {
-    __m512 rows[2][4];
-    for (int h = 0; h < 2; ++h)
-      transpose_columns(products + (2 * h + slice / 4) * 256, static_cast<int>(slice % 4), rows[h]);
-    const std::int64_t first = 4 * slice, left = std::min<std::int64_t>(4, count - first);
-    if (left == 4) return finish_rows<4>(done, first, rows);
-    for (std::int64_t i = 0; i < left; ++i) {
-      __m512 row[2][1] = {{rows[0][i]}, {rows[1][i]}};
-      finish_rows<1>(done, first + i, row);
-    }
+    const std::int64_t row = 4 * slice, left = std::min<std::int64_t>(4, count - row);
+    if (left < 4) return finish_tail(done, products, slice, left);
+    __m512 first[4], second[4];
+    transpose_slice(products, slice, first, second);
+    finish_rows<4>(done, row, first, second);
   }
 
  private:
+  [[gnu::always_inline]] static void transpose_slice(const float* products, std::int64_t slice,
+                                                     __m512 (&first)[4], __m512 (&second)[4]) {
+    const float* tiles = products + slice / 4 * 256;
+    transpose_columns(tiles, static_cast<int>(slice % 4), first);
+    transpose_columns(tiles + 512, static_cast<int>(slice % 4), second);
+  }
+
+  // On its own, since an array with a running index lives in memory.
+  [[gnu::noinline]] void finish_tail(const Products& done, const float* products, std::int64_t slice,
+                                     std::int64_t left) const {
+    __m512 first[4], second[4];
+    transpose_slice(products, slice, first, second);
+    for (std::int64_t i = 0; i < left; ++i) {
+      __m512 one[2][1] = {{first[i]}, {second[i]}};
+      finish_rows<1>(done, 4 * slice + i, one[0], one[1]);
+    }
+  }
+
+  template <int kHalf, int kCount>
+  [[gnu::always_inline]] void finish_half(const Products& done, std::int64_t r,
+                                          __m512 (&rows)[kCount]) const {
+    const __mmask16 mask = mask_of(done.unit.count[kHalf]);
+    if (!done.first_block) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kCount; ++i) {
+        const __m512 before = _mm512_maskz_loadu_ps(mask, done.sums.half(r + i, kHalf));
+        rows[i] = integer_ ? add_integers(before, rows[i]) : _mm512_add_ps(before, rows[i]);
+      }
+    }
+    if (!done.last_block) return;
+    if (integer_) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kCount; ++i) rows[i] = _mm512_cvtepi32_ps(_mm512_castps_si512(rows[i]));
+    }
+    if (weight_.row_scales()) {
+      const __m512 scales = _mm512_maskz_loadu_ps(mask, weight_.row_scales() + done.unit.row[kHalf]);
+#pragma GCC unroll 4
+      for (int i = 0; i < kCount; ++i) rows[i] = _mm512_mul_ps(rows[i], scales);
+    }
+    if (in_.type() != InputType::kNone) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kCount; ++i)
+        rows[i] = _mm512_mul_ps(rows[i], _mm512_set1_ps(in_.scale(done.first_row + r + i)));
+    }
+    if (weight_.bias()) {
+      const __m512 bias = _mm512_maskz_loadu_ps(mask, weight_.bias() + done.unit.row[kHalf]);
+#pragma GCC unroll 4
+      for (int i = 0; i < kCount; ++i) rows[i] = _mm512_add_ps(rows[i], bias);
+    }
+  }
+
+  template <int kHalf, int kCount>
+  [[gnu::always_inline]] static void store_half(const Products& done, std::int64_t r,
+                                                const __m512 (&rows)[kCount]) {
+    const __mmask16 mask = mask_of(done.unit.count[kHalf]);
+#pragma GCC unroll 4
+    for (int i = 0; i < kCount; ++i) _mm512_mask_storeu_ps(done.sums.half(r + i, kHalf), mask, rows[i]);
+  }
+
   void store_gated(const Products& done, std::int64_t row, __m512 value) const {
     const std::int64_t column = done.unit.row[0];
     const __mmask16 mask = mask_of(done.unit.count[0]);

@@ -204,7 +204,7 @@ void OneRowWorker::multiply(const Place& place, const Place* next) {
 void OneRowWorker::finish() {
   if (!products_) return;
   __m512 row[2][1] = {{_mm512_load_ps(products_)}, {_mm512_load_ps(products_ + kTileRows)}};
-  epilogue_.finish_rows<1>(done_, 0, row);
+  epilogue_.finish_rows<1>(done_, 0, row[0], row[1]);
   products_ = nullptr;
 }
 
