@@ -18,6 +18,8 @@ constexpr std::array<DType, 14> kDTypeOrder = {
     DType::kU64, DType::kI64, DType::kF64, DType::kF32,    DType::kU32, DType::kI32, DType::kBF16,
     DType::kF16, DType::kU16, DType::kI16, DType::kF8E4M3, DType::kI8,  DType::kU8,  DType::kBool};
 
+constexpr std::size_t kLine = 64;
+
 std::ptrdiff_t dtype_rank(DType dtype) {
   return std::find(kDTypeOrder.begin(), kDTypeOrder.end(), dtype) - kDTypeOrder.begin();
 }
@@ -93,9 +95,11 @@ void CheckpointWriter::open_shards(const std::vector<std::vector<std::size_t>>& 
       header += fmt::format(",{}:{}", json_text(slot.plan.name), json_text(entry));
     }
     header += '}';
-    header.resize((header.size() + 7) / 8 * 8, ' ');
-    const std::uint64_t length = header.size();
-    const std::size_t data_begin = sizeof length + header.size();
+    // The tensors begin with a cache line: mapped rows of whole lines are then read as such.
+    std::uint64_t length = 0;
+    const std::size_t data_begin = (sizeof length + header.size() + kLine - 1) / kLine * kLine;
+    length = data_begin - sizeof length;
+    header.resize(length, ' ');
     for (const std::size_t index : order) slots_[index].offset += data_begin;
 
     auto opened = std::make_unique<Shard>();
