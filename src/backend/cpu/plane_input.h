@@ -1,6 +1,7 @@
 // A row of the input as two planes of int8, the digits of one fixed-point number a value:
-//   x = scale * (256 high + low), scale = the row's largest magnitude / 32639
-// which rounds x by at most scale / 2. Rows of int8 codes stay what they are. Include inside a region of
+//   x = scale * (256 high + low), scale = the largest magnitude of the span of columns / 32639
+// which rounds x by at most scale / 2: far less than bf16 has rounded the largest of the span by. Rows of
+// int8 codes stay what they are. Include inside a region of
 // target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi").
 #pragma once
 
@@ -29,7 +30,9 @@ constexpr std::int64_t kPlaneColumns = 128;  // that are split at a time; rows a
 // 128 columns of a row.
 struct Planes {
   __m512i high[2], low[2];
-  std::int32_t sums[4];  // of 256 high + low, of 32 columns each
+  // Of 32 columns each: the sum of 256 high + low, and the scale, which is the same for a whole span.
+  std::int32_t sums[4];
+  float scales[4];
 };
 
 // The even elements and the odd ones of two vectors.
@@ -43,23 +46,23 @@ constexpr auto every_second() {
 
 class PlaneSplitter {
  public:
-  PlaneSplitter(const CpuLinearInput& in, std::int64_t row_of_input)
-      : row_(in.row_data(row_of_input)), codes_(in.is_int8()) {
-    if (codes_)
-      scale_ = in.scale(row_of_input);
-    else
-      find_scale(in.columns());
-  }
+  PlaneSplitter(const CpuLinearInput& in, std::int64_t row)
+      : row_(in.row_data(row)), codes_(in.is_int8()), scale_of_codes_(in.scale(row)) {}
 
-  float scale() const { return scale_; }
-
-  template <PlaneOrder kOrder>
+  // 128 columns from `column` on.
+  template <PlaneOrder kOrder, int kSpan>
   Planes split(std::int64_t column) const {
     Planes planes;
     __m512i words[4];
-    for (int i = 0; i < 4; ++i) {
-      words[i] = fixed_point(column + 32 * i);
-      planes.sums[i] = _mm512_reduce_add_epi32(_mm512_madd_epi16(words[i], _mm512_set1_epi16(1)));
+    for (int first = 0; first < 4; first += kSpan / 32) {
+      const int end = first + kSpan / 32;
+      const float largest = codes_ ? scale_of_codes_ * kLargest : largest_of(column + 32 * first, kSpan);
+      const __m512 inverse = _mm512_set1_ps(kLargest / largest);
+      for (int i = first; i < end; ++i) {
+        words[i] = fixed_point(column + 32 * i, inverse);
+        planes.sums[i] = _mm512_reduce_add_epi32(_mm512_madd_epi16(words[i], _mm512_set1_epi16(1)));
+        planes.scales[i] = codes_ ? scale_of_codes_ : largest / kLargest;
+      }
     }
     if constexpr (kOrder != PlaneOrder::kNatural) {
       const __m512i even[2] = {pick<0>(words[0], words[1]), pick<0>(words[2], words[3])};
@@ -81,29 +84,27 @@ class PlaneSplitter {
  private:
   static constexpr float kLargest = 127 * 256 + 127;
 
-  void find_scale(std::int64_t columns) {
+  // Of bf16 columns. Kept from zero, so that the quotient is finite; not a number stays that.
+  float largest_of(std::int64_t column, std::int64_t count) const {
     __m512i largest = _mm512_setzero_si512();
-    for (std::int64_t c = 0; c < columns; c += 32)
+    for (std::int64_t c = column; c < column + count; c += 32)
       largest = _mm512_max_epu16(
           largest, _mm512_and_si512(_mm512_load_si512(row_ + 2 * c), _mm512_set1_epi16(0x7fff)));
     const __m512i high = _mm512_srli_epi32(largest, 16);
     const __m512i low = _mm512_and_si512(largest, _mm512_set1_epi32(0xffff));
     const std::uint32_t bits = _mm512_reduce_max_epu32(_mm512_max_epu32(high, low)) << 16;
-    // Kept from zero, so that the quotient is finite; not a number stays that.
-    const float bounded = std::bit_cast<float>(std::max(bits, std::bit_cast<std::uint32_t>(0x1p-100f)));
-    scale_ = bounded / kLargest;
-    inverse_ = _mm512_set1_ps(kLargest / bounded);
+    return std::bit_cast<float>(std::max(bits, std::bit_cast<std::uint32_t>(0x1p-100f)));
   }
 
   // 32 values from a column as 16-bit integers.
-  __m512i fixed_point(std::int64_t column) const {
+  __m512i fixed_point(std::int64_t column, __m512 inverse) const {
     if (codes_) return _mm512_cvtepi8_epi16(_mm256_load_si256((const __m256i*)(row_ + column)));
     const __m512i pairs = _mm512_load_si512(row_ + 2 * column);
     const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
     const __m512 odd =
         _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
-    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_cvtps_epi32(_mm512_mul_ps(even, inverse_)),
-                                   _mm512_slli_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(odd, inverse_)), 16));
+    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_cvtps_epi32(_mm512_mul_ps(even, inverse)),
+                                   _mm512_slli_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(odd, inverse)), 16));
   }
   // Each word as its two signed digits, low and high: adding 128 carries into the high one.
   static __m512i digits(__m512i words) {
@@ -121,8 +122,7 @@ class PlaneSplitter {
 
   const std::byte* row_;
   bool codes_;
-  float scale_ = 1;
-  __m512 inverse_{};
+  float scale_of_codes_;
 };
 
 }  // namespace

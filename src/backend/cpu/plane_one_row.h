@@ -30,10 +30,11 @@ class PlaneDot {
   PlaneDot(const std::array<const std::byte*, 16>& codes, std::uint8_t flip)
       : codes_(codes), flip_(_mm512_set1_epi8(static_cast<char>(flip))) {}
 
-  // totals += the block's columns [first, first + count) times the row: `planes` and `sums` (of each span,
-  // times the offset of all codes where there are no `offsets`) begin with the block.
+  // totals += the block's columns [first, first + count) times the row: `planes`, `sums` (of each span,
+  // times the offset of all codes where there are no `offsets`) and `factors` (each span's scale in the row)
+  // begin with the block.
   __m512 add_block(std::int64_t first, std::int64_t count, const std::byte* planes, const std::int32_t* sums,
-                   const PlaneScales& scales, bool offsets, __m512 totals) const {
+                   const float* factors, const PlaneScales& scales, bool offsets, __m512 totals) const {
     std::int64_t at = first / kPlaneColumns * kStepBytes;
     for (std::int64_t c = 0, span = 0; c < count; c += kPlaneColumns, span += kSpans, at += kStepBytes) {
       __m512i products[kSpans];
@@ -47,7 +48,8 @@ class PlaneDot {
         __m512i offset = _mm512_set1_epi32(sums[span + s]);
         if (offsets) offset = _mm512_mullo_epi32(offset, _mm512_load_si512(scales.offsets[span + s]));
         const __m512 exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(products[s], offset));
-        totals = _mm512_fmadd_ps(exact, _mm512_load_ps(scales.scales[span + s]), totals);
+        const __m512 scaled = _mm512_mul_ps(exact, _mm512_set1_ps(factors[span + s]));
+        totals = _mm512_fmadd_ps(scaled, _mm512_load_ps(scales.scales[span + s]), totals);
       }
     }
     return totals;

@@ -77,8 +77,9 @@ struct PlaneLanes<8> {
     return _mm256_add_epi32(_mm256_slli_epi32(high, 8), low);
   }
   static Integers subtract(Integers a, Integers b) { return _mm256_sub_epi32(a, b); }
-  static Floats add_scaled(Integers exact, float scale, Floats total) {
-    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(exact), _mm256_set1_ps(scale), total);
+  static Floats add_scaled(Integers exact, Floats factor, float scale, Floats total) {
+    const Floats scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(exact), factor);
+    return _mm256_fmadd_ps(scaled, _mm256_set1_ps(scale), total);
   }
 };
 template <>
@@ -95,20 +96,21 @@ struct PlaneLanes<16> {
     return _mm512_add_epi32(_mm512_slli_epi32(high, 8), low);
   }
   static Integers subtract(Integers a, Integers b) { return _mm512_sub_epi32(a, b); }
-  static Floats add_scaled(Integers exact, float scale, Floats total) {
-    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(exact), _mm512_set1_ps(scale), total);
+  static Floats add_scaled(Integers exact, Floats factor, float scale, Floats total) {
+    const Floats scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(exact), factor);
+    return _mm512_fmadd_ps(scaled, _mm512_set1_ps(scale), total);
   }
 };
 
 // B tiles of 128 columns of `count` <= kTokens rows at `out`, in the order that PlaneTiles reads them, and
-// the sums of each span at sums + 16 * span.
+// the sums and scales of each span at sums + 16 * span and factors + 16 * span.
 template <int kTokens, int kSpan, PlaneOrder kOrder>
 void pack_planes(const std::optional<PlaneSplitter>* rows, std::int64_t count, std::int64_t column,
-                 std::byte* out, std::int32_t* sums) {
+                 std::byte* out, std::int32_t* sums, float* factors) {
   constexpr std::size_t kTiles = PlaneLanes<kTokens>::kTiles, kSpans = kPlaneColumns / kSpan;
   alignas(64) std::byte lines[2][kTiles][16][64] = {};
   for (std::size_t t = 0; t < static_cast<std::size_t>(count); ++t) {
-    const Planes planes = rows[t]->template split<kOrder>(column);
+    const Planes planes = rows[t]->template split<kOrder, kSpan>(column);
     for (std::size_t half = 0; half < 2; ++half) {
       _mm512_store_si512(lines[half][0][t], planes.high[half]);
       _mm512_store_si512(kTiles == 1 ? lines[half][0][8 + t] : lines[half][1][t], planes.low[half]);
@@ -117,6 +119,8 @@ void pack_planes(const std::optional<PlaneSplitter>* rows, std::int64_t count, s
       std::int32_t sum = 0;
       for (std::size_t i = 0; i < kSpan / 32; ++i) sum += planes.sums[s * (kSpan / 32) + i];
       sums[16 * s + t] = sum;
+      factors[16 * s + t] =
+          planes.scales[s * (kSpan / 32)] * (kOrder == PlaneOrder::kNatural ? 1.0f : 1.0f / kNibbleFactor);
     }
   }
   for (std::size_t half = 0; half < 2; ++half)
@@ -153,19 +157,20 @@ class PlaneTiles {
   // totals [16 rows of codes, 16] += the panel's `spans` spans times the rows of the input; = for the first.
   void add_panel(const std::byte* panel, const std::byte* tokens, std::int64_t spans,
                  const float (*scales)[16], const std::int32_t (*offsets)[16], const std::int32_t* sums,
-                 bool first, float* totals) {
+                 const float* factors, bool first, float* totals) {
     typename Lanes::Floats rows[16];
 #pragma GCC unroll 16
     for (int r = 0; r < 16; ++r) rows[r] = first ? Lanes::zero() : Lanes::load(totals + 16 * r);
     const auto fold = [&](std::int64_t span) __attribute__((always_inline)) {
       const std::int32_t* products = products_[span % kSets];
+      const auto factor = Lanes::load(factors + 16 * span);
 #pragma GCC unroll 16
       for (int r = 0; r < 16; ++r) {
         auto exact =
             Lanes::join(Lanes::load(products + 16 * r), Lanes::load(products + 16 * r + Lanes::kLow));
         if constexpr (kOffsets)
           exact = Lanes::subtract(exact, Lanes::times(Lanes::load(sums + 16 * span), offsets[span][r]));
-        rows[r] = Lanes::add_scaled(exact, scales[span][r], rows[r]);
+        rows[r] = Lanes::add_scaled(exact, factor, scales[span][r], rows[r]);
       }
     };
     // A span's products are stored when those of the next have been started, and added one span later: by

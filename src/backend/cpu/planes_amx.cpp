@@ -115,9 +115,8 @@ class PlaneWorker {
   }
 
   // A row's sums, a lane for each row of the unit.
-  void finish(std::int64_t row, float input_scale, __m512 sums) const {
+  void finish(std::int64_t row, __m512 sums) const {
     if (layer_.weight.row_scales()) sums = _mm512_mul_ps(sums, factors_);
-    sums = _mm512_mul_ps(sums, _mm512_set1_ps(input_scale));
     if (layer_.weight.bias()) sums = _mm512_add_ps(sums, bias_);
     if (layer_.gated)
       sums = gate<SimdAvx512>(sums, _mm512_shuffle_f32x4(sums, sums, 0x4e));  // up from the upper half
@@ -135,7 +134,6 @@ class PlaneWorker {
   const UnitRange mine_;
   WeightStreams streams_;
   PlaneScaleLoader scales_;
-  std::array<float, kFewRows> input_scales_{};
   // Of the unit.
   __m512i columns_{};
   __mmask16 inside_ = 0;
@@ -150,8 +148,9 @@ void PlaneWorker::one_row() {
   const PlaneSplitter row(layer_.in, 0);
   std::byte* planes = scratch_.packed.data();
   auto* sums = reinterpret_cast<std::int32_t*>(planes + layer_.steps() * kPlaneRowStep);
+  auto* factors = reinterpret_cast<float*>(sums + layer_.steps() * kSpans);
   for (std::int64_t step = 0; step < layer_.steps(); ++step) {
-    const Planes split = row.split<kOrder>(step * kPlaneColumns);
+    const Planes split = row.split<kOrder, kSpan>(step * kPlaneColumns);
     std::byte* to = planes + step * kPlaneRowStep;
     for (int half = 0; half < 2; ++half) {
       _mm512_store_si512(to + 64 * half, split.high[half]);
@@ -161,6 +160,7 @@ void PlaneWorker::one_row() {
       std::int32_t sum = 0;
       for (int i = 0; i < kParts; ++i) sum += split.sums[s * kParts + i];
       sums[step * kSpans + s] = scales_.has_offsets() ? sum : sum * layer_.offset();
+      factors[step * kSpans + s] = split.scales[s * kParts];
     }
   }
   const std::int64_t columns = layer_.in.columns();
@@ -170,11 +170,11 @@ void PlaneWorker::one_row() {
     __m512 totals = _mm512_setzero_ps();
     for (std::int64_t first = 0; first < columns; first += PlaneScales::kBlockColumns) {
       const std::int64_t count = std::min(PlaneScales::kBlockColumns, columns - first);
-      totals =
-          dot.add_block(first, count, planes + first / kPlaneColumns * kPlaneRowStep, sums + first / kSpan,
-                        scales_.load(streams_, first, count), scales_.has_offsets(), totals);
+      totals = dot.add_block(first, count, planes + first / kPlaneColumns * kPlaneRowStep,
+                             sums + first / kSpan, factors + first / kSpan,
+                             scales_.load(streams_, first, count), scales_.has_offsets(), totals);
     }
-    finish(0, row.scale(), totals);
+    finish(0, totals);
   }
 }
 
@@ -182,7 +182,7 @@ void PlaneWorker::one_row() {
 template <bool kNibbles, int kSpan, int kTokens>
 void PlaneWorker::few_rows() {
   const std::int64_t steps = layer_.steps(), groups = (layer_.in.rows() + kTokens - 1) / kTokens;
-  const std::int64_t group_bytes = steps * (kPackedStep<kTokens, kSpan> + kPlaneColumns / kSpan * 64);
+  const std::int64_t group_bytes = steps * (kPackedStep<kTokens, kSpan> + kPlaneColumns / kSpan * 128);
   check(groups * group_bytes <= LinearScratch::Buffers::kPackedBytes, "the planes fit the packing memory");
   std::byte* packed = buffers_.threads[0].packed.data();
   pack<kSpan, kTokens, kNibbles>(packed, group_bytes);
@@ -207,16 +207,14 @@ void PlaneWorker::pack(std::byte* packed, std::int64_t group_bytes) {
   for (std::int64_t first = 0; first < rows; first += kTokens, packed += group_bytes) {
     const std::int64_t count = std::min<std::int64_t>(kTokens, rows - first);
     std::array<std::optional<PlaneSplitter>, kTokens> splitters;
-    for (std::int64_t t = 0; t < count; ++t) {
+    for (std::int64_t t = 0; t < count; ++t)
       splitters[static_cast<std::size_t>(t)].emplace(layer_.in, first + t);
-      input_scales_[static_cast<std::size_t>(first + t)] =
-          splitters[static_cast<std::size_t>(t)]->scale() * (kNibbles ? 1.0f / kNibbleFactor : 1.0f);
-    }
     auto* sums = reinterpret_cast<std::int32_t*>(packed + steps * kPackedStep<kTokens, kSpan>);
+    auto* factors = reinterpret_cast<float*>(sums + steps * kPlaneColumns / kSpan * 16);
     for (std::int64_t step = share.begin; step < share.end; ++step)
-      pack_planes<kTokens, kSpan, kOrder>(splitters.data(), count, step * kPlaneColumns,
-                                          packed + step * kPackedStep<kTokens, kSpan>,
-                                          sums + step * kPlaneColumns / kSpan * 16);
+      pack_planes<kTokens, kSpan, kOrder>(
+          splitters.data(), count, step * kPlaneColumns, packed + step * kPackedStep<kTokens, kSpan>,
+          sums + step * kPlaneColumns / kSpan * 16, factors + step * kPlaneColumns / kSpan * 16);
   }
 }
 
@@ -239,19 +237,21 @@ void PlaneWorker::multiply_unit(const std::byte* packed, std::int64_t group_byte
                                                 : 0x80,
                            first, count, panel);
     const std::byte* group = packed;
-    for (std::int64_t row = 0; row < rows; row += kTokens, group += group_bytes)
+    for (std::int64_t row = 0; row < rows; row += kTokens, group += group_bytes) {
+      const auto* sums = reinterpret_cast<const std::int32_t*>(group + steps * kPackedStep<kTokens, kSpan>);
+      const auto* factors = reinterpret_cast<const float*>(sums + steps * kPlaneColumns / kSpan * 16);
       tiles.add_panel(panel, group + step * kPackedStep<kTokens, kSpan>, spans,
                       scales->scales + in_block / kSpan, scales->offsets + in_block / kSpan,
-                      reinterpret_cast<const std::int32_t*>(group + steps * kPackedStep<kTokens, kSpan>) +
-                          first / kSpan * 16,
-                      first == 0, totals[row / kTokens]);
+                      sums + first / kSpan * 16, factors + first / kSpan * 16, first == 0,
+                      totals[row / kTokens]);
+    }
   }
   for (std::int64_t row = 0; row < rows; row += kTokens) {
     __m512i of_rows[16];
     for (int r = 0; r < kLanes; ++r) of_rows[r] = _mm512_load_si512(totals[row / kTokens] + 16 * r);
     transpose_16x16(of_rows);
     for (std::int64_t t = 0; t < std::min<std::int64_t>(kTokens, rows - row); ++t)
-      finish(row + t, input_scales_[static_cast<std::size_t>(row + t)], _mm512_castsi512_ps(of_rows[t]));
+      finish(row + t, _mm512_castsi512_ps(of_rows[t]));
   }
 }
 
