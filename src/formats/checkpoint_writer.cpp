@@ -18,7 +18,8 @@ constexpr std::array<DType, 14> kDTypeOrder = {
     DType::kU64, DType::kI64, DType::kF64, DType::kF32,    DType::kU32, DType::kI32, DType::kBF16,
     DType::kF16, DType::kU16, DType::kI16, DType::kF8E4M3, DType::kI8,  DType::kU8,  DType::kBool};
 
-constexpr std::size_t kLine = 64;
+// Of the tensors' first byte: what the format asks for; and a cache line.
+constexpr std::size_t kAlignment = 8, kLine = 64;
 
 std::ptrdiff_t dtype_rank(DType dtype) {
   return std::find(kDTypeOrder.begin(), kDTypeOrder.end(), dtype) - kDTypeOrder.begin();
@@ -95,10 +96,15 @@ void CheckpointWriter::open_shards(const std::vector<std::vector<std::size_t>>& 
       header += fmt::format(",{}:{}", json_text(slot.plan.name), json_text(entry));
     }
     header += '}';
-    // The tensors begin with a cache line: mapped rows of whole lines are then read as such.
-    std::uint64_t length = 0;
-    const std::size_t data_begin = (sizeof length + header.size() + kLine - 1) / kLine * kLine;
-    length = data_begin - sizeof length;
+    // The largest tensor begins with a cache line, and with it all whose sizes are multiples of one: mapped
+    // rows of whole lines are then read as such.
+    const std::size_t largest = *std::max_element(order.begin(), order.end(), [this](auto left, auto right) {
+      return bytes_of(slots_[left].plan) < bytes_of(slots_[right].plan);
+    });
+    const std::uint64_t before = slots_[largest].offset / kAlignment * kAlignment;
+    std::uint64_t length = header.size();
+    while (length % kAlignment != 0 || (sizeof length + length + before) % kLine != 0) ++length;
+    const std::size_t data_begin = sizeof length + length;
     header.resize(length, ' ');
     for (const std::size_t index : order) slots_[index].offset += data_begin;
 

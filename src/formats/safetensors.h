@@ -99,9 +99,9 @@ struct PlannedTensor {
 // Writes model.safetensors, or model-0000i-of-0000n.safetensors with model.safetensors.index.json when one
 // shard would exceed the limit. The bytes equal those of Python's safetensors for the same shard: tensors by
 // dtype (in the format's own order, wide ones first), then by name; metadata {"format":"pt"}. But for the
-// spaces after the header, of which there are as many as let the tensors begin with a cache line (Python: a
-// multiple of 8 bytes), since the CPU backend computes with the mapped file. Write into an AtomicFolder: the
-// files exist from the start.
+// spaces after the header, of which there are as many as let the largest tensor begin with a cache line
+// (Python: the first with a multiple of 8 bytes), since the CPU backend computes with the mapped file. Write
+// into an AtomicFolder: the files exist from the start.
 class CheckpointWriter {
  public:
   // Reserves all files at once. `plan` in the model's order: shards are filled in it. Throws Error when the
