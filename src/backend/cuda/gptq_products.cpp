@@ -16,12 +16,6 @@ constexpr std::int64_t kSliceRows = 4096;
 // The triangle is computed in bands of so many rows, each from its diagonal on.
 constexpr std::int64_t kBandRows = 2048;
 
-template <class T>
-void set(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t attribute, const T& value) {
-  cublas_check(cublasLtMatmulDescSetAttribute(desc, attribute, &value, sizeof value),
-               "cublasLtMatmulDescSetAttribute");
-}
-
 }  // namespace
 
 // In cuBLAS's column-major words: D [m, n] = factor A B + keep D, A [m, k], B [k, n], or with `transposed`
@@ -34,18 +28,6 @@ struct GptqProducts::Shape {
   std::int64_t batch = 1, a_batch_stride = 0, b_batch_stride = 0, d_batch_stride = 0;
 };
 
-struct GptqProducts::Plan {
-  cublasLtMatmulDesc_t operation = nullptr;
-  cublasLtMatrixLayout_t a = nullptr, b = nullptr, d = nullptr;
-  cublasLtMatmulAlgo_t algorithm = {};
-
-  ~Plan() {
-    if (operation) cublasLtMatmulDescDestroy(operation);
-    for (const auto layout : {a, b, d})
-      if (layout) cublasLtMatrixLayoutDestroy(layout);
-  }
-};
-
 GptqProducts::GptqProducts() : workspace_(kWorkspaceBytes) {
   cublas_check(cublasLtCreate(&handle_), "cublasLtCreate");
 }
@@ -54,14 +36,14 @@ GptqProducts::~GptqProducts() {
   cublasLtDestroy(handle_);
 }
 
-std::unique_ptr<GptqProducts::Plan> GptqProducts::make_plan(const Shape& shape) const {
-  auto plan = std::make_unique<Plan>();
+std::unique_ptr<CublasPlan> GptqProducts::make_plan(const Shape& shape) const {
+  auto plan = std::make_unique<CublasPlan>();
   const bool is_double = shape.type == CUDA_R_64F;
   const cudaDataType_t out = is_double ? CUDA_R_64F : CUDA_R_32F;
   cublas_check(
       cublasLtMatmulDescCreate(&plan->operation, is_double ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F, out),
       "cublasLtMatmulDescCreate");
-  if (shape.transposed) set(plan->operation, CUBLASLT_MATMUL_DESC_TRANSB, CUBLAS_OP_T);
+  if (shape.transposed) plan->set(CUBLASLT_MATMUL_DESC_TRANSB, CUBLAS_OP_T);
   const auto layout = [&](cudaDataType_t type, std::int64_t rows, std::int64_t columns, std::int64_t stride,
                           std::int64_t batch_stride) {
     cublasLtMatrixLayout_t made = nullptr;

@@ -2,7 +2,6 @@
 // bit. Belongs to the backend's thread.
 #pragma once
 
-#include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
 #include <array>
@@ -10,6 +9,7 @@
 #include <map>
 #include <memory>
 
+#include "backend/cuda/cublas_plan.h"
 #include "backend/cuda/device_memory.h"
 
 namespace bise {
@@ -37,7 +37,6 @@ class GptqProducts {
   void invert_lower(double* matrix, std::int64_t size, cudaStream_t stream);
 
  private:
-  struct Plan;
   struct Shape;
   using Key = std::array<std::int64_t, 12>;
   void run(const Shape& shape, double factor, const void* a, const void* b, double keep, void* d,
@@ -46,11 +45,11 @@ class GptqProducts {
   // of 2 * `size`; the second of a pair has `second` rows.
   void join_inverses(double* matrix, std::int64_t stride, std::int64_t first, std::int64_t size,
                      std::int64_t second, std::int64_t batch, cudaStream_t stream);
-  std::unique_ptr<Plan> make_plan(const Shape& shape) const;
+  std::unique_ptr<CublasPlan> make_plan(const Shape& shape) const;
 
   cublasLtHandle_t handle_ = nullptr;
   DeviceBuffer workspace_, joined_;
-  std::map<Key, std::unique_ptr<Plan>> plans_;
+  std::map<Key, std::unique_ptr<CublasPlan>> plans_;
 };
 
 }  // namespace bise

@@ -90,16 +90,6 @@ struct GroupedBarriers {
   std::uint64_t full[kMostGroupedStages], empty[kMostGroupedStages];
 };
 
-struct RingPlace {
-  int stage = 0;
-  std::uint32_t parity = 0;
-  __device__ void advance(int stages) {
-    if (++stage < stages) return;
-    stage = 0;
-    parity ^= 1;
-  }
-};
-
 // Chunk after chunk of a block's units.
 struct ChunkWalk {
   UnitWalk units;

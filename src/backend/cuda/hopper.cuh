@@ -156,4 +156,18 @@ __device__ inline void products_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
+// A place in a ring of shared memory, and whether its barriers' present phase is odd.
+struct RingPlace {
+  int stage = 0;
+  std::uint32_t parity = 0;
+  __device__ void advance(int stages) {
+    if (++stage < stages) return;
+    stage = 0;
+    parity ^= 1;
+  }
+  __device__ void advance(int count, int stages) {
+    for (stage += count; stage >= stages; stage -= stages) parity ^= 1;
+  }
+};
+
 }  // namespace bise::cuda

@@ -6,6 +6,7 @@
 #include <array>
 #include <limits>
 
+#include "backend/cuda/cublas_plan.h"
 #include "base/error.h"
 
 namespace bise {
@@ -31,26 +32,11 @@ cudaDataType_t operand_type(LargeLinear::Operands operands) {
   return CUDA_R_32F;
 }
 
-template <class T>
-void set(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t attribute, const T& value) {
-  cublas_check(cublasLtMatmulDescSetAttribute(desc, attribute, &value, sizeof value),
-               "cublasLtMatmulDescSetAttribute");
-}
-
 }  // namespace
 
 // In cuBLAS's column-major words: D [columns, rows] = weight^T [columns, stride] in [stride, rows].
-struct LargeLinear::Plan {
-  cublasLtMatmulDesc_t operation = nullptr;
-  cublasLtMatrixLayout_t a = nullptr, b = nullptr, d = nullptr;
-  cublasLtMatmulAlgo_t algorithm = {};
+struct LargeLinear::Plan : CublasPlan {
   bool integers = false;
-
-  ~Plan() {
-    if (operation) cublasLtMatmulDescDestroy(operation);
-    for (const auto layout : {a, b, d})
-      if (layout) cublasLtMatrixLayoutDestroy(layout);
-  }
 };
 
 LargeLinear::LargeLinear() : workspace_(kWorkspaceBytes) {
@@ -105,16 +91,16 @@ std::unique_ptr<LargeLinear::Plan> LargeLinear::make_plan(const Product& product
       cublasLtMatmulDescCreate(&plan->operation, plan->integers ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F,
                                plan->integers ? CUDA_R_32I : CUDA_R_32F),
       "cublasLtMatmulDescCreate");
-  set(plan->operation, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+  plan->set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
   if (product.operands == Operands::kFp8) {
     const auto mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
     // The tensor cores' own sums, which keep some 14 bits: float8 codes have 4. 11 % of a prompt's time, as
     // what draws less power runs at a higher clock (H200).
-    set(plan->operation, CUBLASLT_MATMUL_DESC_FAST_ACCUM, std::int8_t{1});
-    set(plan->operation, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, mode);
-    set(plan->operation, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, mode);
-    set(plan->operation, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, product.weight_scales);
-    set(plan->operation, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, product.in_scales);
+    plan->set(CUBLASLT_MATMUL_DESC_FAST_ACCUM, std::int8_t{1});
+    plan->set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, mode);
+    plan->set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, mode);
+    plan->set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, product.weight_scales);
+    plan->set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, product.in_scales);
   }
   const auto stride = static_cast<std::uint64_t>(product.stride);
   const auto columns = static_cast<std::uint64_t>(product.columns),
@@ -177,8 +163,8 @@ float LargeLinear::time(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm,
 void LargeLinear::run(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, const Product& product,
                       cudaStream_t stream) {
   if (product.operands == Operands::kFp8) {
-    set(plan.operation, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, product.weight_scales);
-    set(plan.operation, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, product.in_scales);
+    plan.set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, product.weight_scales);
+    plan.set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, product.in_scales);
   }
   const float one = 1, zero = 0;
   const std::int32_t integer_one = 1, integer_zero = 0;

@@ -74,21 +74,10 @@ __device__ inline int swizzled(int row, int chunk) {
   return chunk / 8 * kKeys * 128 + row * 128 + ((chunk % 8 ^ row % 8) << 4);
 }
 
-// A place in a ring, and whether its barriers' present phase is odd.
-struct Place {
-  int stage = 0;
-  std::uint32_t parity = 0;
-  template <int kStages>
-  __device__ void advance() {
-    if (++stage < kStages) return;
-    stage = 0;
-    parity ^= 1;
-  }
-};
-
 // One warp. `place` of the ring's next tile.
 template <int kDim, bool kValues>
-__device__ void produce(const AttentionTask& task, const Work& work, char* tiles, Ring& ring, Place& place) {
+__device__ void produce(const AttentionTask& task, const Work& work, char* tiles, Ring& ring,
+                        RingPlace& place) {
   using L = Layout<kDim>;
   const int lane = threadIdx.x % 32, shift = task.block_shift, mask = (1 << shift) - 1;
   const CacheView& cache = task.cache;
@@ -104,7 +93,7 @@ __device__ void produce(const AttentionTask& task, const Work& work, char* tiles
     return (blocks[seen >> shift] << shift) + (seen & mask);
   };
   int next = slot_of(work.first_tile * kKeys + box_row);
-  for (int tile = work.first_tile; tile <= work.last_tile; ++tile, place.advance<L::kStages>()) {
+  for (int tile = work.first_tile; tile <= work.last_tile; ++tile, place.advance(L::kStages)) {
     const int first = tile * kKeys, slot = next / box_rows * box_rows;
     char* to = tiles + place.stage * 2 * L::kTileBytes + (kValues ? L::kTileBytes : 0);
     std::uint64_t* full = ring.full + place.stage;
@@ -202,7 +191,8 @@ __device__ inline void weigh(float (&scores)[kKeys / 2], const AttentionTask& ta
 // `place` of the rings' next tile.
 template <int kDim>
 __device__ void attend(const AttentionTask& task, const Work& work, const char* queries, const char* tiles,
-                       Ring& keys, Ring& values, Place& place, Weighing& rows, float (&sums)[kDim / 64][32]) {
+                       Ring& keys, Ring& values, RingPlace& place, Weighing& rows,
+                       float (&sums)[kDim / 64][32]) {
   using L = Layout<kDim>;
   const int group = threadIdx.x / 128;
   const bool signals = threadIdx.x % 128 == 0;
@@ -252,8 +242,8 @@ __device__ void attend(const AttentionTask& task, const Work& work, const char* 
   if (signals) barrier_arrive(keys.empty + place.stage);
   weigh(scores, task, work.first_tile * kKeys, hides(work.first_tile), rows);
   pack();
-  Place before = place;  // whose values are not yet multiplied
-  place.advance<L::kStages>();
+  RingPlace before = place;  // whose values are not yet multiplied
+  place.advance(L::kStages);
   for (int tile = work.first_tile + 1; tile <= work.last_tile; ++tile) {
     barrier_wait(keys.full + place.stage, place.parity);
     barrier_wait(values.full + before.stage, before.parity);
@@ -281,7 +271,7 @@ __device__ void attend(const AttentionTask& task, const Work& work, const char* 
     }
     pack();
     before = place;
-    place.advance<L::kStages>();
+    place.advance(L::kStages);
   }
   barrier_wait(values.full + before.stage, before.parity);
   hold(weights);
@@ -337,7 +327,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   wait_for_earlier_kernels();
   const int works = task.prompt_spans * static_cast<int>(task.cache.num_kv_heads);
-  Place place;
+  RingPlace place;
   if (threadIdx.x >= kConsumers) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kProducerRegisters));
     if (threadIdx.x >= kConsumers + 64) return;

@@ -48,15 +48,6 @@ struct SlicedBarriers {
   std::uint64_t full[kMostSlicedStages], empty[kMostSlicedStages];
 };
 
-// A place in the ring, and whether its barriers' present phase is odd.
-struct RingPlace {
-  int stage = 0;
-  std::uint32_t parity = 0;
-  __device__ void advance(int count, int stages) {
-    for (stage += count; stage >= stages; stage -= stages) parity ^= 1;
-  }
-};
-
 constexpr int kFeeders = 4;  // a thread of each warp
 
 // One thread of kFeeders, which take the ring's items in turn: one alone could not ask for small tiles as

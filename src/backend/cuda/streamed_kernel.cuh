@@ -281,17 +281,6 @@ __device__ void add_other_part(Sum (&sums)[L::kSums], int tile, const Chain& cha
   for (int i = 0; i < L::kSums; ++i) sums[i] += __ldcg(other + i * L::kConsumers);
 }
 
-// A place in the ring, and whether its barriers' present phase is odd.
-struct Place {
-  int stage = 0;
-  std::uint32_t parity = 0;
-  __device__ void advance(int stages) {
-    if (++stage < stages) return;
-    stage = 0;
-    parity ^= 1;
-  }
-};
-
 struct Barriers {
   std::uint64_t full[kMostStages], empty[kMostStages];
 };
@@ -347,7 +336,7 @@ __device__ void feed(const StreamedTask& task, char* ring, Barriers& barriers, i
   for (int use = 0; use < ahead; ++use) fetch_weights(first + use, use);
   wait_for_earlier_kernels();
   for (int use = 0; use < ahead; ++use) fetch_inputs(first + use, use);
-  Place place;
+  RingPlace place;
   for (int item = first + ahead; item < last; ++item) {
     barrier_wait(barriers.empty + place.stage, place.parity);
     fetch_weights(item, place.stage);
@@ -358,7 +347,7 @@ __device__ void feed(const StreamedTask& task, char* ring, Barriers& barriers, i
 
 // Adds the products of chunk after chunk until `end`.
 template <Operand kOperand, int kN, class Sum>
-__device__ void add_products(const StreamedTask& task, const char* ring, Barriers& barriers, Place& place,
+__device__ void add_products(const StreamedTask& task, const char* ring, Barriers& barriers, RingPlace& place,
                              int count, Sum (&sums)[kN / 2]) {
   using L = StreamedLayout<false, kN>;
   int before = -1;  // the stage whose products may still be under way
@@ -425,7 +414,7 @@ __device__ inline float panel_scale(const char* scales, int index, PanelScale ty
 // The same with int4 panels: codes less zero points, exact in bf16, are multiplied from registers; the sums
 // of kSteps * 16 columns, which lie in one group, are scaled.
 template <int kN, int kSteps>
-__device__ void add_panels(const StreamedTask& task, const char* ring, Barriers& barriers, Place& place,
+__device__ void add_panels(const StreamedTask& task, const char* ring, Barriers& barriers, RingPlace& place,
                            int count, float (&sums)[kN / 2]) {
   using L = StreamedLayout<true, kN>;
   const Int4Panels& panels = task.panels;
@@ -512,7 +501,7 @@ __device__ inline std::uint32_t scaled_pair(std::uint32_t pair, const RowScale& 
 // they are multiplied, so that one product follows another without a wait for its sums.
 template <int kN, int kSteps, bool kBf16Scales>
 __device__ void add_scaled_panels(const StreamedTask& task, const char* ring, Barriers& barriers,
-                                  Place& place, int count, float (&sums)[kN / 2]) {
+                                  RingPlace& place, int count, float (&sums)[kN / 2]) {
   using L = StreamedLayout<true, kN>;
   constexpr int kPending = 3;
   const Int4Panels& panels = task.panels;
@@ -608,7 +597,7 @@ __global__ void __launch_bounds__(StreamedLayout<(kSteps > 0), kN>::kThreads, 1)
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(L::kConsumerRegisters));
     fetch_scales<L>(task, first, last);
     wait_for_earlier_kernels();
-    Place place;
+    RingPlace place;
     for (int item = first; item < last;) {
       const int tile = item / task.chunks;
       const int end = min(last, (tile + 1) * task.chunks);
