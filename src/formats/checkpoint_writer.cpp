@@ -98,10 +98,11 @@ void CheckpointWriter::open_shards(const std::vector<std::vector<std::size_t>>& 
     header += '}';
     // The largest tensor begins with a cache line, and with it all whose sizes are multiples of one: mapped
     // rows of whole lines are then read as such.
-    const std::size_t largest = *std::max_element(order.begin(), order.end(), [this](auto left, auto right) {
+    const auto largest = std::max_element(order.begin(), order.end(), [this](auto left, auto right) {
       return bytes_of(slots_[left].plan) < bytes_of(slots_[right].plan);
     });
-    const std::uint64_t before = slots_[largest].offset / kAlignment * kAlignment;
+    const std::uint64_t before =
+        largest == order.end() ? 0 : slots_[*largest].offset / kAlignment * kAlignment;
     std::uint64_t length = header.size();
     while (length % kAlignment != 0 || (sizeof length + length + before) % kLine != 0) ++length;
     const std::size_t data_begin = sizeof length + length;

@@ -180,6 +180,12 @@ TEST(CheckpointWriter, ShardsInThePlansOrderWithAnIndex) {
   expect_plan(folder.path());
 }
 
+TEST(CheckpointWriter, WithoutTensorsItIsAHeader) {
+  const ScratchFolder folder;
+  CheckpointWriter(folder.path(), {}).finish();
+  EXPECT_TRUE(Checkpoint::open(folder.path()).names().empty());
+}
+
 TEST(CheckpointWriter, RefusesWhatIsNotPlanned) {
   const ScratchFolder folder;
   EXPECT_THROW(CheckpointWriter(folder.path(), {{"a", DType::kU8, {1}}, {"a", DType::kU8, {1}}}), Error);
