@@ -282,7 +282,8 @@ CudaLinearWeight::CudaLinearWeight(const std::vector<StoredLinear>& parts, Uploa
   weight_.scales = scales_.as<float>();
   weight_.zero_points = zero_points_.as<std::int8_t>();
   weight_.levels = levels_.as<float>();
-  if (cuda::supports_panels(weight_)) make_panels();
+  // The products with panels know no input scales.
+  if (input_type_ == InputType::kNone && cuda::supports_panels(weight_)) make_panels();
 }
 
 // Trades the codes as stored, with their scales and zero points, for panels.
