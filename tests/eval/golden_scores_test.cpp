@@ -6,11 +6,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "eval/evaluate.h"
-#include "eval/local_model.h"
-#include "eval/task_registry.h"
-#include "model/loader.h"
-#include "tests/model/test_backends.h"
+#include "tests/eval/smollm2_answers.h"
 #include "tests/test_support.h"
 
 namespace bise {
@@ -24,22 +20,9 @@ TEST(ScoreGoldens, FirstDocuments) {
   BISE_SKIP_IF_ABSENT(folder, "the SmolLM2 checkpoint");
   BISE_SKIP_IF_ABSENT(goldens, "golden/lm_eval");
   EvaluationOptions options;
-  options.data_dir = shared_path("data");
   options.num_fewshot = 0;
   options.limit = kDocuments;
-  std::vector<TaskResult> tasks =
-      prepare_tasks(TaskRegistry().select({"arc_easy", "piqa", "hellaswag"}).tasks, options);
-
-  const ModelLoader loader(folder);
-  const auto tokenizer = Tokenizer::load(folder);
-  ThreadPool pool;
-  const auto backend = make_cpu_backend(pool, available_isas().back(), true);
-  const ModelWeights weights = loader.load_model(*backend);
-  Decoder decoder(*backend, loader.config(), weights, {});
-  LocalModelOptions model_options;
-  model_options.kv_cache_dtype = DType::kF32;
-  LocalModel model(decoder, pool, *tokenizer, model_options);
-  answer_tasks(tasks, options, model);
+  const std::vector<TaskResult> tasks = smollm2_answers(folder, {"arc_easy", "piqa", "hellaswag"}, options);
 
   for (const TaskResult& task : tasks) {
     std::ifstream lines(goldens / ("samples_" + task.config.task + "_0shot.jsonl"));
