@@ -1,7 +1,7 @@
 // The grouped kernel for int4 panels with bf16 inputs: codes less zero points, exact in bf16, are multiplied
 // from registers, the sums of a group's columns are scaled. See grouped_kernel.cuh; a chunk is 128 columns.
 #include "backend/cuda/grouped_kernel.cuh"
-#include "backend/cuda/streamed_kernel.cuh"
+#include "backend/cuda/panel_codes.cuh"
 
 namespace bise::cuda {
 namespace {
@@ -39,32 +39,6 @@ __device__ void fetch_panels(const GroupedTask& task, const ChunkWalk& at, char*
   }
 }
 
-// Operand A of kSteps products, of the `unit`-th kSteps * 16 columns of a block. `zeros`: the zero points of
-// a thread's first row and, 8 further, its second; null where there are none.
-template <int kSteps>
-__device__ inline void expand_unit(const char* block, int unit, int thread, const std::int8_t* zeros,
-                                   std::uint32_t (&pairs)[kSteps * 4]) {
-  const char* codes = block + unit * kSteps / 4 * 2048 + thread * 16 + unit * kSteps % 4 * 4;
-  std::uint32_t words[kSteps];
-  if constexpr (kSteps >= 4) {
-#pragma unroll
-    for (int i = 0; i < kSteps; i += 4) {
-      const uint4 raw = *reinterpret_cast<const uint4*>(codes + i / 4 * 2048);
-      words[i] = raw.x, words[i + 1] = raw.y, words[i + 2] = raw.z, words[i + 3] = raw.w;
-    }
-  } else {
-    const uint2 raw = *reinterpret_cast<const uint2*>(codes);
-    words[0] = raw.x, words[1] = raw.y;
-  }
-  std::uint32_t low_zero = 0x43084308, high_zero = 0x43084308;  // 136, see expand_codes()
-  if (zeros) {
-    low_zero += static_cast<std::uint32_t>(zeros[0]) * 0x10001u;
-    high_zero += static_cast<std::uint32_t>(zeros[8]) * 0x10001u;
-  }
-#pragma unroll
-  for (int step = 0; step < kSteps; ++step) expand_codes(words[step], low_zero, high_zero, pairs + 4 * step);
-}
-
 template <int kBegin, int kEnd, class Body>
 __device__ inline void for_constants(Body body) {
   if constexpr (kBegin < kEnd) {
@@ -100,7 +74,7 @@ __device__ void add_panels(const GroupedTask& task, const char* ring, GroupedBar
 #pragma unroll
       for (int unit = 0; unit < 8 / kSteps; ++unit) {
         std::uint32_t pairs[kSteps * 4];
-        expand_unit<kSteps>(block, unit, thread, panels.has_zeros ? zeros + unit * 64 + row : nullptr, pairs);
+        expand_unit<kSteps>(block, unit, thread, panels.has_zeros, zeros + unit * 64 + row, pairs);
         const float scale[2] = {panel_scale(scales, unit * 64 + row, panels.scale),
                                 panel_scale(scales, unit * 64 + row + 8, panels.scale)};
         for_constants<0, Parts<kRows>::kCount>([&](auto part) {

@@ -7,14 +7,12 @@
 #include "backend/cuda/hopper.cuh"
 #include "backend/cuda/int4_panels.h"
 #include "backend/cuda/launch.cuh"
+#include "backend/cuda/panel_codes.cuh"
 #include "backend/cuda/streamed_linear.h"
 #include "backend/cuda/warpgroup_product.cuh"
 
 namespace bise::cuda {
 
-constexpr int kMostStreamedBlocks = 132;  // multiprocessors of an H100 or H200
-constexpr int kMostPartialSums = 16384;   // of a tile
-constexpr int kMostArrivals = 1 << 16;    // tiles of a product
 constexpr int kMostStages = 24;
 constexpr int kRingBytes = 227 * 1024 - 2048;  // beside static memory and the alignment
 
@@ -389,28 +387,6 @@ __device__ void add_products(const StreamedTask& task, const char* ring, Barrier
   }
 }
 
-// Four bf16 pairs from eight codes: 0x4300 | code is the number 128 + code, codes are offset by 8.
-__device__ inline void expand_codes(std::uint32_t codes, std::uint32_t low_zero, std::uint32_t high_zero,
-                                    std::uint32_t* pairs) {
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    std::uint32_t biased, value;
-    asm("lop3.b32 %0, %1, 0x000f000f, 0x43004300, 0xea;" : "=r"(biased) : "r"(codes >> 4 * i));
-    asm("sub.rn.bf16x2 %0, %1, %2;" : "=r"(value) : "r"(biased), "r"(i % 2 ? high_zero : low_zero));
-    pairs[i] = value;
-  }
-}
-
-__device__ inline float panel_scale(const char* scales, int index, PanelScale type) {
-  switch (type) {
-    case PanelScale::kBf16: return load_value(reinterpret_cast<const bf16*>(scales) + index);
-    case PanelScale::kF16: return __half2float(reinterpret_cast<const __half*>(scales)[index]);
-    case PanelScale::kF32: return reinterpret_cast<const float*>(scales)[index];
-    case PanelScale::kNone: return 1;
-  }
-  return 1;
-}
-
 // The same with int4 panels: codes less zero points, exact in bf16, are multiplied from registers; the sums
 // of kSteps * 16 columns, which lie in one group, are scaled.
 template <int kN, int kSteps>
@@ -427,26 +403,8 @@ __device__ void add_panels(const StreamedTask& task, const char* ring, Barriers&
     const auto* zeros = reinterpret_cast<const std::int8_t*>(block + panels.zero_offset);
 #pragma unroll
     for (int unit = 0; unit < 8 / kSteps; ++unit) {
-      const char* codes = block + unit * kSteps / 4 * 2048 + thread * 16 + unit * kSteps % 4 * 4;
-      std::uint32_t words[kSteps], pairs[kSteps * 4];
-      if constexpr (kSteps >= 4) {
-#pragma unroll
-        for (int i = 0; i < kSteps; i += 4) {
-          const uint4 raw = *reinterpret_cast<const uint4*>(codes + i / 4 * 2048);
-          words[i] = raw.x, words[i + 1] = raw.y, words[i + 2] = raw.z, words[i + 3] = raw.w;
-        }
-      } else {
-        const uint2 raw = *reinterpret_cast<const uint2*>(codes);
-        words[0] = raw.x, words[1] = raw.y;
-      }
-      std::uint32_t low_zero = 0x43084308, high_zero = 0x43084308;  // 136
-      if (panels.has_zeros) {                                       // 128 to 143: a step of 1 in the last bit
-        low_zero += static_cast<std::uint32_t>(zeros[unit * 64 + row]) * 0x10001u;
-        high_zero += static_cast<std::uint32_t>(zeros[unit * 64 + row + 8]) * 0x10001u;
-      }
-#pragma unroll
-      for (int step = 0; step < kSteps; ++step)
-        expand_codes(words[step], low_zero, high_zero, pairs + 4 * step);
+      std::uint32_t pairs[kSteps * 4];
+      expand_unit<kSteps>(block, unit, thread, panels.has_zeros, zeros + unit * 64 + row, pairs);
       float chunk[kN / 2];
       hold(pairs);
       products_begin();
@@ -468,33 +426,6 @@ __device__ void add_panels(const StreamedTask& task, const char* ring, Barriers&
     }
     if (threadIdx.x % 128 == 0) barrier_arrive(barriers.empty + place.stage);
   }
-}
-
-// The scale of one row of panels, for pairs of bf16 and for floats.
-struct RowScale {
-  std::uint32_t pair;
-  float value;
-};
-__device__ inline RowScale row_scale(const char* scales, int index, PanelScale type) {
-  RowScale scale;
-  scale.value = panel_scale(scales, index, type);
-  asm("cvt.rn.bf16x2.f32 %0, %1, %1;" : "=r"(scale.pair) : "f"(scale.value));
-  return scale;
-}
-
-// A pair of codes less zero points, times its scale, rounded as dequantize_panels() does. Scales that are no
-// bf16 (kBf16Scales is false) multiply floats.
-template <bool kBf16Scales>
-__device__ inline std::uint32_t scaled_pair(std::uint32_t pair, const RowScale& scale) {
-  std::uint32_t scaled;
-  if constexpr (kBf16Scales) {
-    asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(scaled) : "r"(pair), "r"(scale.pair));
-  } else {
-    const float low = __uint_as_float(pair << 16) * scale.value;
-    const float high = __uint_as_float(pair & 0xffff0000u) * scale.value;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(scaled) : "f"(high), "f"(low));
-  }
-  return scaled;
 }
 
 // For many rows, where products and not memory are the limit: weights are scaled, and rounded to bf16, before

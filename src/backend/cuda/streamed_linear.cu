@@ -10,11 +10,6 @@
 #include "backend/cuda/streamed_kernel.cuh"
 
 namespace bise::cuda {
-namespace {
-
-constexpr std::size_t kPartialBytes = std::size_t{kMostStreamedBlocks} * 2 * kMostPartialSums * 4;
-
-}  // namespace
 
 int streamed_blocks() {
   static const int count = [] {

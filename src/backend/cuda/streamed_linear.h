@@ -34,6 +34,11 @@ struct StreamedLinear {
   void* workspace = nullptr;  // streamed_workspace() bytes, zero at first; a launch leaves its counters zero
 };
 std::size_t streamed_workspace();
+// The workspace begins with what blocks leave for each other; their counters follow.
+constexpr int kMostStreamedBlocks = 132;  // multiprocessors of an H100 or H200
+constexpr int kMostPartialSums = 16384;   // of a tile, of which a block leaves two
+constexpr int kMostArrivals = 1 << 16;    // tiles of a product
+constexpr std::size_t kPartialBytes = std::size_t{kMostStreamedBlocks} * 2 * kMostPartialSums * 4;
 // Whether gate and up may be joined in the launch: int4 panels do not cross from one to the other.
 bool supports_streamed_gate(const Weight& weight);
 // One for each multiprocessor: blocks wait for each other, so all must run at once.
