@@ -11,6 +11,7 @@
 #include "backend/cuda/large_int8.h"
 #include "backend/cuda/sliced_linear.h"
 #include "backend/cuda/streamed_linear.h"
+#include "backend/cuda/wide_panels.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -374,20 +375,21 @@ void CudaBackend::multiply_streamed(const cuda::Encoded& in, std::int64_t rows,
   const int slice = has_panels || rows > cuda::kStreamedRows
                         ? 0
                         : cuda::sliced_tile_rows(weight.rows, weight.stride * value_bytes);
-  cuda::StreamedLinear task{
-      .weight_tiles = {},
-      .input_tiles = cuda::tile_map(in.codes, value_bytes, rows, in.stride, cuda::input_tile_rows(rows)),
-      .panels = weight.panels,
-      .encoding = in.encoding,
-      .rows = rows,
-      .weight_rows = weight.rows,
-      .stride = weight.stride,
-      .gated = gated,
-      .in_scales = in.scales,
-      .weight_scales = weight.scales,
-      .bias = linear.bias(),
-      .out = out,
-      .out_stride = out_stride};
+  const bool wide = cuda::supports_wide_panels(weight, rows, gated);
+  const int box_rows = wide ? cuda::wide_box_rows(rows) : cuda::input_tile_rows(rows);
+  cuda::StreamedLinear task{.weight_tiles = {},
+                            .input_tiles = cuda::tile_map(in.codes, value_bytes, rows, in.stride, box_rows),
+                            .panels = weight.panels,
+                            .encoding = in.encoding,
+                            .rows = rows,
+                            .weight_rows = weight.rows,
+                            .stride = weight.stride,
+                            .gated = gated,
+                            .in_scales = in.scales,
+                            .weight_scales = weight.scales,
+                            .bias = linear.bias(),
+                            .out = out,
+                            .out_stride = out_stride};
   if (!has_panels)
     task.weight_tiles =
         cuda::tile_map(weight.codes, value_bytes, cuda::padded_rows(weight.rows), weight.stride,
@@ -398,6 +400,7 @@ void CudaBackend::multiply_streamed(const cuda::Encoded& in, std::int64_t rows,
     cuda_check(cudaMemsetAsync(streamed_.as<void>(), 0, streamed_.size(), stream_), "cudaMemset");
   }
   task.workspace = streamed_.as<void>();
+  if (wide) return cuda::wide_panels(task, stream_);
   cuda::streamed_linear(task, stream_);
 }
 

@@ -1,11 +1,12 @@
 // The backend for NVIDIA Hopper GPUs (sm_90a): one device, one stream. Operations are launched and return;
-// read() waits. Linear layers of few rows are in streamed_linear.cu (weights of the inputs' own type) and
-// small_linear.cu (all others), of many rows in large_linear.cpp (cuBLASLt); attention.cu, norm.cu, rope.cu,
-// encode.cu, embed.cu and experts.cpp hold the operations of those names.
+// read() waits. Linear layers of few rows are in streamed_linear.cu (weights of the inputs' own type),
+// wide_panels.cu (int4, more than 32 rows) and small_linear.cu (all others), of many rows in
+// large_linear.cpp (cuBLASLt); attention.cu, norm.cu, rope.cu, encode.cu, embed.cu and experts.cpp hold the
+// operations of those names.
 //
 // Determinism: with up to 32 rows in a step a row's result depends on that row alone. Beyond, cuBLASLt takes
-// an algorithm by the number of rows, and which one by time (large_linear.h); attention has another order of
-// sums from 65 tokens on (prompt_attention.cu).
+// an algorithm by the number of rows, and which one by time (large_linear.h); int4 products are cut by the
+// number of rows; attention has another order of sums from 65 tokens on (prompt_attention.cu).
 //
 // Workspace beyond what make_* allocates grows when a step is larger than any before it. Decode steps are
 // recorded as graphs (cuda_step_recorder.h).

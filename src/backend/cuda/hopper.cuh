@@ -97,6 +97,45 @@ template <int kPending>
 __device__ inline void copies_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
+// Clusters: blocks that run together and reach each other's shared memory, each block under its rank (PTX ISA
+// 8.0, "mapa", "barrier.cluster", "st.async").
+__device__ inline int cluster_rank() {
+  int rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+// Of all threads of the cluster. Orders no memory but the start of barriers (barrier_init_visible).
+__device__ inline void sync_cluster() {
+  asm volatile("barrier.cluster.arrive.relaxed;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+// Where the block of that rank has what stands at `p` in this one.
+__device__ inline std::uint32_t address_in(const void* p, int rank) {
+  std::uint32_t address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(p)), "r"(rank));
+  return address;
+}
+// Without a fence for what this thread has written: others learn that it has read.
+__device__ inline void barrier_arrive_in(const std::uint64_t* barrier, int rank) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(address_in(barrier, rank)) : "memory");
+}
+// Stores 16 bytes in the block that has `to` and `barrier` (address_in); they count for the barrier.
+__device__ inline void store_in(std::uint32_t to, const float* values, std::uint32_t barrier) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+      "f"(values[0]), "f"(values[1]), "f"(values[2]), "f"(values[3]), "r"(barrier)
+      : "memory");
+}
+// copy_tile() into the blocks of the ranks whose bits are set, at the same place in each.
+__device__ inline void copy_tile_to(unsigned ranks, void* to, const CUtensorMap* map, int column, int row,
+                                    std::uint64_t* barrier, std::uint64_t cache_policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::"
+      "cache_hint [%0], [%1, {%3, %4}], [%2], %5, %6;" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row), "h"(static_cast<std::uint16_t>(ranks)),
+      "l"(cache_policy)
+      : "memory");
+}
+
 // What this thread wrote to shared memory by other means than the copy engine becomes visible to products.
 __device__ inline void writes_visible_to_products() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -154,6 +193,20 @@ __device__ inline void products_commit() {
 template <int kPending>
 __device__ inline void products_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+// True in one thread of the warp. Unlike with a comparison of threadIdx.x the compiler knows that it is but
+// one, and gives the copy engine its operands without a loop over the warp's threads.
+__device__ inline bool elected() {
+  std::uint32_t is_elected;
+  asm volatile(
+      "{\n"
+      ".reg .pred one;\n"
+      "elect.sync _|one, 0xffffffff;\n"
+      "selp.b32 %0, 1, 0, one;\n"
+      "}"
+      : "=r"(is_elected));
+  return is_elected != 0;
 }
 
 // A place in a ring of shared memory, and whether its barriers' present phase is odd.
