@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kMostRowThreads)
                         std::int64_t group, CacheView cache) {
   __shared__ float cosines[kMostPairs], sines[kMostPairs];
   let_next_kernel_begin();
-  wait_for_earlier_kernels();
+  // The step's numbers were copied, no kernel made them: they are read while the product before still runs.
   const int head_dim = static_cast<int>(cache.head_dim), half = head_dim / 2, lanes = half / kWide;
   const int kv_heads = static_cast<int>(cache.num_kv_heads), heads = num_heads + 2 * kv_heads;
   const int lane = threadIdx.x % lanes, first = threadIdx.x / lanes;
@@ -98,6 +98,7 @@ __global__ void __launch_bounds__(kMostRowThreads)
                                               position / cache.block_size];
   const std::int64_t slot = (block * cache.block_size + position % cache.block_size) * kv_heads * head_dim;
   __syncthreads();
+  wait_for_earlier_kernels();
   if (first >= together) return;
   for (int head = blockIdx.y * together + first; head < heads; head += gridDim.y * together) {
     T* at = qkv + (token * heads + head) * head_dim + lane * kWide;
