@@ -39,6 +39,7 @@ struct Options {
   std::int64_t requests = 1024, steps = 64, max_num_seqs = 512, repetitions = 20;
   double started = 0;
   bool keep = false, json = false;
+  SamplingParams sampling{.temperature = 0};
   DeviceFlags device;
 };
 
@@ -66,8 +67,8 @@ Json measure_checkpoint(const Options& options) {
   const std::int64_t weight_bytes = free_before - backend.memory().free;
   Decoder decoder(backend, loader.config(), weights, runtime.limits());
   BenchSteps bench(decoder, runtime.pool(), options.max_num_seqs, kLoadPrompt + kLoadOutput,
-                   kLongPromptTokens + 2,
-                   options.device.cache_dtype(loader.quantization().kv_cache_scheme()));
+                   kLongPromptTokens + 2, options.device.cache_dtype(loader.quantization().kv_cache_scheme()),
+                   options.sampling);
   bench.first_token_seconds(kPromptTokens);
   const double first_token = unix_time();
   Json json = {{"device", runtime.description()},
@@ -77,6 +78,11 @@ Json measure_checkpoint(const Options& options) {
                {"weights_gib", static_cast<double>(weight_bytes) / kGiB},
                {"checkpoint_gib", static_cast<double>(loader.checkpoint().total_bytes()) / kGiB},
                {"kv_cache_gib", static_cast<double>(bench.kv_cache_bytes()) / kGiB}};
+  if (!options.sampling.greedy())
+    json["sampling"] = {{"temperature", options.sampling.temperature},
+                        {"top_k", options.sampling.top_k},
+                        {"top_p", options.sampling.top_p},
+                        {"min_p", options.sampling.min_p}};
   if (options.repetitions > 0) {
     std::vector<double> first;
     for (std::int64_t i = 0; i < options.repetitions; ++i)
@@ -85,7 +91,9 @@ Json measure_checkpoint(const Options& options) {
   }
   for (const std::string& text : options.batches) {
     const std::int64_t batch = parse_batch(text, options.max_num_seqs);
-    json["tpot_ms"][text] = 1e3 * bench.decode_step_seconds(batch, kPromptTokens, options.steps);
+    const BenchSteps::DecodeStep step = bench.decode_step(batch, kPromptTokens, options.steps);
+    json["tpot_ms"][text] = 1e3 * step.seconds;
+    if (backend.draws_tokens()) json["host_ms"][text] = 1e3 * step.host_seconds;
   }
   if (options.repetitions > 0) {
     std::vector<double> prefill;
@@ -145,6 +153,11 @@ std::vector<std::string> child_arguments(const Options& options, const fs::path&
                                         "--kv-cache-dtype",
                                         options.device.kv_cache_dtype};
   for (const std::string& batch : options.batches) arguments.insert(arguments.end(), {"--batches", batch});
+  const SamplingParams& sampling = options.sampling;
+  arguments.insert(
+      arguments.end(),
+      {"--temperature", fmt::to_string(sampling.temperature), "--top-k", fmt::to_string(sampling.top_k),
+       "--top-p", fmt::to_string(sampling.top_p), "--min-p", fmt::to_string(sampling.min_p)});
   arguments.insert(arguments.end(), {"--started", fmt::format("{:.6f}", unix_time())});
   return arguments;
 }
@@ -213,6 +226,10 @@ int run_bench_schemes(const Arguments& arguments) {
   flags.option("--repetitions", options.repetitions,
                "measurements of the first token; 0 = leave it and the long prompts out");
   flags.option("--max-num-seqs", options.max_num_seqs, "most sequences of a step");
+  flags.option("--temperature", options.sampling.temperature, "of every request; 0 = greedy");
+  flags.option("--top-k", options.sampling.top_k, "of every request; 0 = all tokens");
+  flags.option("--top-p", options.sampling.top_p, "of every request; 1 = all tokens");
+  flags.option("--min-p", options.sampling.min_p, "of every request; 0 = all tokens");
   flags.option("--folder", options.folder, "where checkpoints are made");
   flags.flag("--keep", options.keep, "leave the checkpoints there");
   flags.option("--output", options.output, "JSON file for the results");
@@ -223,6 +240,8 @@ int run_bench_schemes(const Arguments& arguments) {
   for (const std::string& batch : options.batches) parse_batch(batch, options.max_num_seqs);
   if (options.steps < 1 || options.steps > 800 || options.requests < 0 || options.requests > 1'000'000)
     throw Error("--steps is 1 to 800, --requests 0 to 1000000");
+  if (!valid(options.sampling))
+    throw Error("--temperature is at least 0, --top-p above 0 and at most 1, --min-p 0 to 1");
   if (!options.checkpoint.empty()) {
     if (options.started == 0) options.started = unix_time();
     fmt::print("{}\n", json_text(measure_checkpoint(options)));
