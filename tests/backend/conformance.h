@@ -168,16 +168,19 @@ struct LinearCase {
   }
 };
 
-// Up to this many rows AMX multiplies integer codes with the input as planes of int8 (cpu/planes_amx.h): the
-// weights are not rounded, and a row's bits are others than in a larger batch.
+// AVX-512 multiplies integer codes with the input as planes of int8 (cpu/planes_avx512.h), AMX does up to so
+// many rows (cpu/planes_amx.h): neither weights nor inputs are rounded to bfloat16, and a row's bits are
+// others than in a larger batch on AMX.
 constexpr std::int64_t kPlaneRows = 32;
+// Planes hold a value as a multiple of the largest of its span divided by this.
+constexpr double kPlaneSteps = 32639;
 
 inline bool takes_planes(const Variant& variant, const LinearCase& kind, std::int64_t columns) {
   const bool stored_whole = kind.scheme.num_bits == 8 || columns % 2 == 0;
   const bool integers =
       kind.scheme.input == InputType::kInt8Token && kind.scheme.strategy != Strategy::kGroup;
-  return variant.kind == "amx" && kind.scheme.type == WeightType::kInt && !kind.g_idx && stored_whole &&
-         !integers;
+  return (variant.kind == "amx" || variant.kind == "avx512") && kind.scheme.type == WeightType::kInt &&
+         !kind.g_idx && stored_whole && !integers;
 }
 
 inline void PrintTo(const LinearCase& one, std::ostream* out) {

@@ -57,7 +57,11 @@ Floats run(const Variant* variant, const Layer& layer, std::span<const float> in
 struct Sizes {
   double intermediate = 0;  // largest silu(gate) * up
   double down_row = 0, down_value = 0;
+  double off_in_planes = 0;  // largest standard deviation of `intermediate` where planes hold the input
 };
+
+// The standard deviation of what planes round off, in units of the largest of the row.
+const double kOffInPlanes = 1 / (kPlaneSteps * std::sqrt(12.0));
 
 Sizes sizes_of(const Layer& layer, std::span<const float> inputs) {
   const auto [hidden, intermediate] = layer.widths;
@@ -68,7 +72,9 @@ Sizes sizes_of(const Layer& layer, std::span<const float> inputs) {
     sizes.down_value = std::max<double>(sizes.down_value, largest_of(down));
     for (const double length : row_lengths(down, intermediate))
       sizes.down_row = std::max(sizes.down_row, length);
-    for (std::int64_t r = 0; r < rows; ++r)
+    const std::vector<double> lengths = row_lengths(gate_up, hidden);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const double off = largest_of(inputs.subspan(as_size(r * hidden), as_size(hidden))) * kOffInPlanes;
       for (std::int64_t i = 0; i < intermediate; ++i) {
         double gate = 0, up = 0;
         for (std::int64_t k = 0; k < hidden; ++k) {
@@ -76,8 +82,13 @@ Sizes sizes_of(const Layer& layer, std::span<const float> inputs) {
           gate += gate_up[as_size(i * hidden + k)] * x;
           up += gate_up[as_size((i + intermediate) * hidden + k)] * x;
         }
-        sizes.intermediate = std::max(sizes.intermediate, std::fabs(gate / (1 + std::exp(-gate)) * up));
+        const double silu = gate / (1 + std::exp(-gate));
+        sizes.intermediate = std::max(sizes.intermediate, std::fabs(silu * up));
+        sizes.off_in_planes =
+            std::max(sizes.off_in_planes, off * (1.1 * std::fabs(up) * lengths[as_size(i)] +
+                                                 std::fabs(silu) * lengths[as_size(i + intermediate)]));
       }
+    }
   }
   return sizes;
 }
@@ -85,11 +96,16 @@ Sizes sizes_of(const Layer& layer, std::span<const float> inputs) {
 // The middle of an expert is encoded: where it stays in floating point its rounding (float32's, with
 // bfloat16's on AMX) reaches an output as a sum of I errors times a row of `down`; where it has codes, a
 // value near the middle between two of them may fall on the other side: three of them, by one step each.
-double tolerance_of(const Variant& variant, InputType type, const Layer& layer, const Sizes& sizes) {
+// Planes round the input, which moves gate and up (silu's slope is below 1.1), and the middle: six standard
+// deviations of that.
+double tolerance_of(const Variant& variant, const LinearCase& kind, const Layer& layer, const Sizes& sizes) {
   const double root = std::sqrt(static_cast<double>(layer.widths.intermediate));
   double unit = 64 * kUnit;
   if (variant.rounds_to_bf16()) unit += 4 * kBf16Unit;  // weights and the middle
   double tolerance = unit * sizes.intermediate * sizes.down_row * root / 4;
+  if (takes_planes(variant, kind, layer.widths.hidden))
+    tolerance += 6 * (sizes.off_in_planes + kOffInPlanes * sizes.intermediate) * sizes.down_row;
+  const InputType type = kind.scheme.input;
   if (type == InputType::kInt8Token) tolerance += 3 * sizes.intermediate / 127 * sizes.down_value;
   if (type == InputType::kFp8Token || type == InputType::kFp8Tensor)
     tolerance += 3 * sizes.intermediate / 8 * sizes.down_value;
@@ -118,8 +134,7 @@ TEST_P(Experts, AgreeWithReference) {
     std::map<std::string, Floats> by_kind;
     for_each_variant([&](const Variant& variant) {
       const Floats actual = run(&variant, layer, inputs, kRows);
-      const std::vector<double> tolerance(expected.size(),
-                                          tolerance_of(variant, GetParam().scheme.input, layer, sizes));
+      const std::vector<double> tolerance(expected.size(), tolerance_of(variant, GetParam(), layer, sizes));
       EXPECT_TRUE(within(actual, expected, tolerance, kHidden));
       EXPECT_TRUE(identical(actual, by_kind.try_emplace(variant.kind, actual).first->second, kHidden))
           << "with another number of threads";
@@ -160,7 +175,7 @@ TEST_P(Experts, AgreeWithReferenceInStepsOfEverySize) {
     const Sizes sizes = sizes_of(layer, inputs);
     const Floats one_of_each = run(nullptr, layer, inputs, kDistinct);
     for_each_variant([&](const Variant& variant) {
-      const double tolerance = tolerance_of(variant, GetParam().scheme.input, layer, sizes);
+      const double tolerance = tolerance_of(variant, GetParam(), layer, sizes);
       const std::int64_t independent_rows = is_grouped(variant) ? 512 : variant.independent_rows;
       Floats independent;
       for (const std::int64_t rows : {1, 2, 5, 7, 33, 64, 65, 200, 300, 512, 600}) {
@@ -206,7 +221,7 @@ TEST_P(Experts, AgreeWithReferenceWhereAllRowsChooseTheSame) {
     const Sizes sizes = sizes_of(layer, inputs);
     const Floats one_of_each = run(nullptr, layer, inputs, kRows);
     for_each_variant([&](const Variant& variant) {
-      const double tolerance = tolerance_of(variant, GetParam().scheme.input, layer, sizes);
+      const double tolerance = tolerance_of(variant, GetParam(), layer, sizes);
       for (const std::int64_t rows : {std::int64_t{3}, kRows, std::int64_t{150}}) {
         if (rows > kRows && variant.kind != "cuda") continue;
         SCOPED_TRACE(testing::Message() << rows << " rows");

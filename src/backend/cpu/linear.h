@@ -1,7 +1,7 @@
 // Linear layers on CPU: weights stay as the checkpoint stores them (views of the mapped file) and are widened
 // a few rows at a time inside the product. One set of kernels per instruction set; which one runs depends on
-// the instruction set and the scheme only, so a row of the result does not depend on the other rows; on AMX also
-// on whether there are more than 32 rows (planes_amx.h).
+// the instruction set and the scheme only, so a row of the result does not depend on the other rows; on AMX
+// also on whether there are more than 32 rows (planes_amx.h).
 //
 // Threads: all functions are called from the backend's one thread; they use `pool` inside.
 #pragma once

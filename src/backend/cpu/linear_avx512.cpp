@@ -5,6 +5,7 @@
 
 #include "backend/cpu/linear_kernels.h"
 #include "backend/cpu/linear_scratch.h"
+#include "backend/cpu/planes_avx512.h"
 #include "tensor/float_types.h"
 
 // What is included above keeps the baseline instruction set, so that no shared inline function is compiled
@@ -98,11 +99,13 @@ struct Avx512Codes : SimdAvx512 {
 
 void avx512_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
                    const CpuLinearWeight& weight, CpuMatrix& out) {
+  if (weight.plane_span()) return avx512_planes(pool, buffers, in, weight, &out, nullptr);
   run_linear<RowProduct<Avx512Codes>>(pool, buffers, in, weight, out);
 }
 
 void avx512_gated_linear(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
                          const CpuLinearWeight& gate_up, CpuLinearInput& out) {
+  if (gate_up.plane_span()) return avx512_planes(pool, buffers, in, gate_up, nullptr, &out);
   run_gated<RowProduct<Avx512Codes>>(pool, buffers, in, gate_up, out);
 }
 

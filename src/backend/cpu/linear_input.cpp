@@ -167,6 +167,9 @@ CpuLinearInput::CpuLinearInput(std::int64_t max_rows, std::int64_t columns, Isa 
       halves_(float_rows && isa == Isa::kAmx ? std::make_unique<CpuLinearInput>(2 * max_rows, columns, isa)
                                              : nullptr) {
   if (halves_) halves_->is_halves_ = true;
+  if (isa != Isa::kAmx) return;
+  float_stride_ = round_up(columns, kColumnPadding);
+  float_rows_ = AlignedBuffer<float>(std::min(max_rows, kFloatRows) * float_stride_);
 }
 
 void CpuLinearInput::begin(std::int64_t rows, InputEncoding encoding) {
@@ -185,6 +188,7 @@ void CpuLinearInput::encode_row(std::int64_t row, const float* values) {
     subtract(values, halves_->bf16_row(2 * row), rest, columns_);
     return halves_->encode_row(2 * row + 1, rest);
   }
+  if (keeps_floats()) std::copy_n(values, columns_, float_rows_.data() + row * float_stride_);
   const EncodedRow encoded =
       encode_function(isa_)(type_, static_scale_, values, columns_, row_data(row), row_bytes_);
   scales_[row] = encoded.scale;
@@ -208,6 +212,10 @@ void CpuLinearInput::copy_row(std::int64_t row, const CpuLinearInput& from, std:
   std::memcpy(row_data(row), from.row_data(from_row), static_cast<std::size_t>(row_bytes_));
   scales_[row] = from.scales_[from_row];
   code_sums_[row] = from.code_sums_[from_row];
+  if (!keeps_floats()) return;
+  float* floats = float_rows_.data() + row * float_stride_;
+  from.keeps_floats() ? (void)std::copy_n(from.float_row(from_row), columns_, floats)
+                      : from.decode_row(from_row, floats);
 }
 
 void CpuLinearInput::decode_row(std::int64_t row, float* values) const {

@@ -6,9 +6,10 @@
 //   kInt8Token  | int8 codes and one scale      | int8 codes and one scale
 //   kFp8*       | e4m3 values as bf16 (exact)   | e4m3 values as float32
 //
-// A row's value is code * scale(row). With `float_rows` on AMX, rows of kNone keep float32's precision: each
-// is the sum of two bf16 rows, 2 r and 2 r + 1 of halves(). Threads: begin() from one thread; then encode_row
-// and copy_row from any thread, each row by one.
+// A row's value is code * scale(row). Of at most kFloatRows rows of kNone AMX keeps the float32 values as
+// well, for linear layers that need not round them (planes_amx.h). With `float_rows` on AMX, rows of kNone
+// keep float32's precision: each is the sum of two bf16 rows, 2 r and 2 r + 1 of halves(). Threads: begin()
+// from one thread; then encode_row and copy_row from any thread, each row by one.
 #pragma once
 
 #include <cstdint>
@@ -47,6 +48,15 @@ class CpuLinearInput final : public LinearInput {
   std::int64_t row_bytes() const { return row_bytes_; }
   const std::byte* row_data(std::int64_t row) const { return codes_.data() + row * row_bytes_; }
   float scale(std::int64_t row) const { return scales_[row]; }
+  // kNone: the row in float32, zero up to a multiple of kColumnPadding; on AMX only where keeps_floats().
+  const float* float_row(std::int64_t row) const {
+    return isa_ == Isa::kAmx ? float_rows_.data() + row * float_stride_
+                             : reinterpret_cast<const float*>(row_data(row));
+  }
+  static constexpr std::int64_t kFloatRows = 32;
+  bool keeps_floats() const {
+    return isa_ == Isa::kAmx && type_ == InputType::kNone && !halves_ && !is_halves_ && rows_ <= kFloatRows;
+  }
   // kInt8Token: the sum of the row's codes.
   std::int32_t code_sum(std::int64_t row) const { return code_sums_[row]; }
 
@@ -59,8 +69,9 @@ class CpuLinearInput final : public LinearInput {
   // gated_linear writes a row in pieces: as bf16 where bf16_row is not null, else as float32 to staging; then
   // end_row completes the encoding.
   bf16* bf16_row(std::int64_t row) {
-    return isa_ == Isa::kAmx && type_ == InputType::kNone && !halves_ ? reinterpret_cast<bf16*>(row_data(row))
-                                                                      : nullptr;
+    return isa_ == Isa::kAmx && type_ == InputType::kNone && !halves_ && !keeps_floats()
+               ? reinterpret_cast<bf16*>(row_data(row))
+               : nullptr;
   }
   float* staging(std::int64_t row) { return staging_.data() + row * columns_; }
   void end_row(std::int64_t row);
@@ -72,7 +83,8 @@ class CpuLinearInput final : public LinearInput {
   float static_scale_ = 1;
   std::int64_t row_bytes_, packed_rows_;
   AlignedBuffer<std::byte> codes_;
-  AlignedBuffer<float> scales_;
+  std::int64_t float_stride_ = 0;
+  AlignedBuffer<float> float_rows_, scales_;
   AlignedBuffer<std::int32_t> code_sums_;
   std::shared_ptr<std::byte> packing_space_;
   AlignedBuffer<float> staging_;

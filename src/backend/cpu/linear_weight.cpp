@@ -149,7 +149,7 @@ CpuLinearWeight::CpuLinearWeight(std::vector<StoredLinear> parts, Isa isa) : isa
   nibbles_ = isa == Isa::kAmx && all([](const LinearPart& part) {
                return part.format == RowFormat::kInt4Packed || part.format == RowFormat::kNf4;
              });
-  if (isa == Isa::kAmx) plane_span_ = find_plane_span();
+  if (isa == Isa::kAmx || isa == Isa::kAvx512) plane_span_ = find_plane_span();
 }
 
 int CpuLinearWeight::find_plane_span() const {

@@ -48,9 +48,9 @@ class CpuLinearWeight final : public LinearWeight {
   bool integer() const { return integer_; }
   // AMX: every part has 4-bit codes, so the columns of both factors are in nibble order (unpack_amx.h).
   bool nibbles() const { return nibbles_; }
-  // AMX: all parts have integer codes of one kind that are not multiplied as integer() has it, so that a few
-  // rows of input are taken as planes (planes_amx.h), a span of this many columns at a time: 32, 64 or 128;
-  // else 0.
+  // AVX-512 and AMX: all parts have integer codes of one kind that are not multiplied as integer() has it, so
+  // that rows of input are taken as planes (planes_avx512.h, planes_amx.h), a span of this many columns at a
+  // time: 32, 64 or 128; else 0.
   int plane_span() const { return plane_span_; }
   // [rows] factors of the product, and what is added to it; null when all are 1 or 0.
   const float* row_scales() const { return row_scales_.size() ? row_scales_.data() : nullptr; }

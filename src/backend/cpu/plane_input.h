@@ -1,8 +1,7 @@
 // A row of the input as two planes of int8, the digits of one fixed-point number a value:
 //   x = scale * (256 high + low), scale = the largest magnitude of the span of columns / 32639
-// which rounds x by at most scale / 2: far less than bf16 has rounded the largest of the span by. Rows of
-// int8 codes stay what they are. Include inside a region of
-// target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi").
+// which rounds x by at most scale / 2. Rows of int8 codes stay what they are. Include inside a region of
+// target("avx512f,avx512bw,avx512dq,avx512vl").
 #pragma once
 
 #include <immintrin.h>
@@ -35,19 +34,20 @@ struct Planes {
   float scales[4];
 };
 
-// The even elements and the odd ones of two vectors.
-template <class Index, std::size_t kCount>
-constexpr auto every_second() {
-  std::array<std::array<Index, kCount>, 2> index{};
-  for (std::size_t i = 0; i < kCount; ++i)
-    for (std::size_t odd = 0; odd < 2; ++odd) index[odd][i] = static_cast<Index>(2 * i + odd);
-  return index;
+// The sum of 256 high + low over span s of 128 columns.
+template <int kSpan>
+std::int32_t sum_of_span(const Planes& planes, int s) {
+  std::int32_t sum = 0;
+  for (int i = 0; i < kSpan / 32; ++i) sum += planes.sums[s * (kSpan / 32) + i];
+  return sum;
 }
 
 class PlaneSplitter {
  public:
   PlaneSplitter(const CpuLinearInput& in, std::int64_t row)
-      : row_(in.row_data(row)), codes_(in.is_int8()), scale_of_codes_(in.scale(row)) {}
+      : codes_(in.is_int8() ? reinterpret_cast<const std::int8_t*>(in.row_data(row)) : nullptr),
+        values_(in.is_int8() ? nullptr : in.float_row(row)),
+        scale_of_codes_(in.scale(row)) {}
 
   // 128 columns from `column` on.
   template <PlaneOrder kOrder, int kSpan>
@@ -75,8 +75,11 @@ class PlaneSplitter {
     }
     for (int half = 0; half < 2; ++half) {
       const __m512i first = digits(words[2 * half]), second = digits(words[2 * half + 1]);
-      planes.low[half] = _mm512_permutex2var_epi8(first, _mm512_load_si512(kBytes[0].data()), second);
-      planes.high[half] = _mm512_permutex2var_epi8(first, _mm512_load_si512(kBytes[1].data()), second);
+      const __m512i byte = _mm512_set1_epi16(0xff);
+      planes.low[half] =
+          in_order(_mm512_packus_epi16(_mm512_and_si512(first, byte), _mm512_and_si512(second, byte)));
+      planes.high[half] =
+          in_order(_mm512_packs_epi16(_mm512_srai_epi16(first, 8), _mm512_srai_epi16(second, 8)));
     }
     return planes;
   }
@@ -84,27 +87,22 @@ class PlaneSplitter {
  private:
   static constexpr float kLargest = 127 * 256 + 127;
 
-  // Of bf16 columns. Kept from zero, so that the quotient is finite; not a number stays that.
+  // Kept from zero, so that the quotient is finite; not a number stays that.
   float largest_of(std::int64_t column, std::int64_t count) const {
-    __m512i largest = _mm512_setzero_si512();
-    for (std::int64_t c = column; c < column + count; c += 32)
-      largest = _mm512_max_epu16(
-          largest, _mm512_and_si512(_mm512_load_si512(row_ + 2 * c), _mm512_set1_epi16(0x7fff)));
-    const __m512i high = _mm512_srli_epi32(largest, 16);
-    const __m512i low = _mm512_and_si512(largest, _mm512_set1_epi32(0xffff));
-    const std::uint32_t bits = _mm512_reduce_max_epu32(_mm512_max_epu32(high, low)) << 16;
-    return std::bit_cast<float>(std::max(bits, std::bit_cast<std::uint32_t>(0x1p-100f)));
+    __m512i largest = _mm512_set1_epi32(std::bit_cast<std::int32_t>(0x1p-100f));
+    for (std::int64_t c = column; c < column + count; c += 16)
+      largest = _mm512_max_epu32(
+          largest, _mm512_and_si512(_mm512_load_si512(values_ + c), _mm512_set1_epi32(0x7fffffff)));
+    return std::bit_cast<float>(_mm512_reduce_max_epu32(largest));
   }
 
   // 32 values from a column as 16-bit integers.
   __m512i fixed_point(std::int64_t column, __m512 inverse) const {
-    if (codes_) return _mm512_cvtepi8_epi16(_mm256_load_si256((const __m256i*)(row_ + column)));
-    const __m512i pairs = _mm512_load_si512(row_ + 2 * column);
-    const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
-    const __m512 odd =
-        _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
-    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_cvtps_epi32(_mm512_mul_ps(even, inverse)),
-                                   _mm512_slli_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(odd, inverse)), 16));
+    if (codes_) return _mm512_cvtepi8_epi16(_mm256_load_si256((const __m256i*)(codes_ + column)));
+    const auto words = [&](std::int64_t c) {
+      return _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_load_ps(values_ + c), inverse)));
+    };
+    return _mm512_inserti64x4(_mm512_castsi256_si512(words(column)), words(column + 16), 1);
   }
   // Each word as its two signed digits, low and high: adding 128 carries into the high one.
   static __m512i digits(__m512i words) {
@@ -116,12 +114,20 @@ class PlaneSplitter {
   static __m512i pick(__m512i first, __m512i second) {
     return _mm512_permutex2var_epi16(first, _mm512_load_si512(kWords[kOdd].data()), second);
   }
+  // Packing takes the words of both vectors a quarter at a time.
+  static __m512i in_order(__m512i packed) {
+    return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), packed);
+  }
 
-  alignas(64) static constexpr auto kBytes = every_second<std::uint8_t, 64>();
-  alignas(64) static constexpr auto kWords = every_second<std::uint16_t, 32>();
+  alignas(64) static constexpr std::array<std::array<std::uint16_t, 32>, 2> kWords = [] {
+    std::array<std::array<std::uint16_t, 32>, 2> index{};
+    for (std::size_t i = 0; i < 32; ++i)
+      for (std::size_t odd = 0; odd < 2; ++odd) index[odd][i] = static_cast<std::uint16_t>(2 * i + odd);
+    return index;
+  }();
 
-  const std::byte* row_;
-  bool codes_;
+  const std::int8_t* codes_;  // one of the two
+  const float* values_;       // is given
   float scale_of_codes_;
 };
 

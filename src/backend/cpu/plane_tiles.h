@@ -116,9 +116,7 @@ void pack_planes(const std::optional<PlaneSplitter>* rows, std::int64_t count, s
       _mm512_store_si512(kTiles == 1 ? lines[half][0][8 + t] : lines[half][1][t], planes.low[half]);
     }
     for (std::size_t s = 0; s < kSpans; ++s) {
-      std::int32_t sum = 0;
-      for (std::size_t i = 0; i < kSpan / 32; ++i) sum += planes.sums[s * (kSpan / 32) + i];
-      sums[16 * s + t] = sum;
+      sums[16 * s + t] = sum_of_span<kSpan>(planes, static_cast<int>(s));
       factors[16 * s + t] =
           planes.scales[s * (kSpan / 32)] * (kOrder == PlaneOrder::kNatural ? 1.0f : 1.0f / kNibbleFactor);
     }

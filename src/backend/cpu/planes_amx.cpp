@@ -23,33 +23,12 @@
     "avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx512bf16,avx512vbmi")
 #include "backend/cpu/linear_driver.h"
 #include "backend/cpu/plane_input.h"
-#include "backend/cpu/plane_one_row.h"
+#include "backend/cpu/plane_layer.h"
 #include "backend/cpu/plane_scales.h"
 #include "backend/cpu/plane_tiles.h"
-#include "backend/cpu/simd_avx512.h"
 
 namespace bise {
 namespace {
-
-// One linear layer: what all threads share.
-struct PlaneLayer {
-  const CpuLinearInput& in;
-  const CpuLinearWeight& weight;
-  CpuMatrix* out;         // one of the two
-  CpuLinearInput* gated;  // is given
-
-  std::int64_t outputs() const { return gated ? weight.rows() / 2 : weight.rows(); }
-  RowFormat format() const { return weight.parts().front().format; }
-  bool nibbles() const { return format() == RowFormat::kInt4Packed; }
-  // Stored codes are signed, or unsigned with an offset, which flipping the first bit of each code adds or
-  // takes away.
-  bool is_signed() const { return format() == RowFormat::kInt8; }
-  std::int32_t offset() const { return nibbles() ? 8 : 128; }
-  std::int64_t steps() const { return (in.columns() + kPlaneColumns - 1) / kPlaneColumns; }
-};
-
-// With more rows than these memory is not what limits.
-constexpr std::int64_t kFarApartRows = 8;
 
 class PlaneWorker {
  public:
@@ -59,24 +38,20 @@ class PlaneWorker {
         scratch_(buffers.threads[static_cast<std::size_t>(thread)]),
         thread_(thread),
         threads_(static_cast<int>(buffers.threads.size())),
-        mine_(layer.outputs(), thread, threads_),
-        streams_(layer.weight, layer.gated != nullptr, mine_.begin, mine_.end,
-                 layer.in.rows() <= kFarApartRows),
-        scales_(layer.weight, layer.in.rows() == 1 ? ZeroPointForm{} : tile_form(layer)) {}
+        unit_(layer, UnitRange(layer.outputs(), thread, threads_).begin,
+              UnitRange(layer.outputs(), thread, threads_).end,
+              layer.in.rows() == 1 ? ZeroPointForm{} : tile_form(layer)) {}
 
   template <bool kNibbles, int kSpan>
   void run() {
     const std::int64_t rows = layer_.in.rows();
-    if (rows == 1) return one_row<kNibbles, kSpan>();
+    if (rows == 1) return multiply_one_row<kNibbles, kSpan>(layer_, unit_, scratch_.packed.data());
     rows <= 8 ? few_rows<kNibbles, kSpan, 8>() : few_rows<kNibbles, kSpan, 16>();
     if (!layer_.gated) return;
     buffers_.barrier.wait();
     const UnitRange share(rows, thread_, threads_);
-    for (std::int64_t row = share.begin; row < share.end; ++row) encode_gated(row);
+    for (std::int64_t row = share.begin; row < share.end; ++row) layer_.encode_gated(row);
   }
-
-  // A gated row whose values stand in the output's staging.
-  void encode_gated(std::int64_t row) { layer_.gated->encode_row(row, layer_.gated->staging(row)); }
 
  private:
   static constexpr int kLanes = WeightStreams::kLanes;
@@ -86,8 +61,6 @@ class PlaneWorker {
     return {layer.offset(), layer.nibbles() ? kNibbleFactor : 1};
   }
 
-  template <bool kNibbles, int kSpan>
-  void one_row();
   template <bool kNibbles, int kSpan, int kTokens>
   void few_rows();
   template <int kSpan, int kTokens, bool kNibbles>
@@ -95,88 +68,12 @@ class PlaneWorker {
   template <bool kNibbles, int kSpan, int kTokens, bool kOffsets>
   void multiply_unit(const std::byte* packed, std::int64_t group_bytes);
 
-  // Where the unit's lanes are: of the weight and of the output.
-  void begin_unit() {
-    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i output = layer_.gated ? _mm512_and_si512(lanes, _mm512_set1_epi32(7)) : lanes;
-    columns_ = _mm512_add_epi32(
-        _mm512_set1_epi32(static_cast<int>(streams_.first_column())),
-        _mm512_mullo_epi32(output, _mm512_set1_epi32(static_cast<int>(streams_.column_step()))));
-    inside_ = streams_.inside();
-    auto all = inside_;
-    __m512i rows = columns_;
-    if (layer_.gated) {
-      all = static_cast<__mmask16>(all | all << 8);
-      rows = _mm512_mask_add_epi32(rows, 0xff00, rows, _mm512_set1_epi32(static_cast<int>(layer_.outputs())));
-    }
-    const float *factors = layer_.weight.row_scales(), *bias = layer_.weight.bias();
-    if (factors) factors_ = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), all, rows, factors, 4);
-    if (bias) bias_ = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), all, rows, bias, 4);
-  }
-
-  // A row's sums, a lane for each row of the unit.
-  void finish(std::int64_t row, __m512 sums) const {
-    if (layer_.weight.row_scales()) sums = _mm512_mul_ps(sums, factors_);
-    if (layer_.weight.bias()) sums = _mm512_add_ps(sums, bias_);
-    if (layer_.gated)
-      sums = gate<SimdAvx512>(sums, _mm512_shuffle_f32x4(sums, sums, 0x4e));  // up from the upper half
-    float* to = layer_.gated ? layer_.gated->staging(row) : layer_.out->row(row);
-    if (streams_.column_step() == 1)
-      _mm512_mask_storeu_ps(to + streams_.first_column(), inside_, sums);
-    else
-      _mm512_mask_i32scatter_ps(to, inside_, columns_, sums, 4);
-  }
-
   const PlaneLayer& layer_;
   LinearScratch::Buffers& buffers_;
   LinearScratch::Buffers::PerThread& scratch_;
   const int thread_, threads_;
-  const UnitRange mine_;
-  WeightStreams streams_;
-  PlaneScaleLoader scales_;
-  // Of the unit.
-  __m512i columns_{};
-  __mmask16 inside_ = 0;
-  __m512 factors_{}, bias_{};
+  PlaneUnit unit_;
 };
-
-template <bool kNibbles, int kSpan>
-void PlaneWorker::one_row() {
-  constexpr PlaneOrder kOrder = kNibbles ? PlaneOrder::kNibbles128 : PlaneOrder::kNatural;
-  constexpr int kSpans = kPlaneColumns / kSpan, kParts = kSpan / 32;
-  // Every thread for itself: that takes less than to wait for another.
-  const PlaneSplitter row(layer_.in, 0);
-  std::byte* planes = scratch_.packed.data();
-  auto* sums = reinterpret_cast<std::int32_t*>(planes + layer_.steps() * kPlaneRowStep);
-  auto* factors = reinterpret_cast<float*>(sums + layer_.steps() * kSpans);
-  for (std::int64_t step = 0; step < layer_.steps(); ++step) {
-    const Planes split = row.split<kOrder, kSpan>(step * kPlaneColumns);
-    std::byte* to = planes + step * kPlaneRowStep;
-    for (int half = 0; half < 2; ++half) {
-      _mm512_store_si512(to + 64 * half, split.high[half]);
-      _mm512_store_si512(to + 128 + 64 * half, split.low[half]);
-    }
-    for (int s = 0; s < kSpans; ++s) {
-      std::int32_t sum = 0;
-      for (int i = 0; i < kParts; ++i) sum += split.sums[s * kParts + i];
-      sums[step * kSpans + s] = scales_.has_offsets() ? sum : sum * layer_.offset();
-      factors[step * kSpans + s] = split.scales[s * kParts];
-    }
-  }
-  const std::int64_t columns = layer_.in.columns();
-  for (; !streams_.done(); streams_.advance()) {
-    begin_unit();
-    const PlaneDot<kNibbles, kSpan> dot(streams_.codes(), layer_.is_signed() ? 0x80 : 0);
-    __m512 totals = _mm512_setzero_ps();
-    for (std::int64_t first = 0; first < columns; first += PlaneScales::kBlockColumns) {
-      const std::int64_t count = std::min(PlaneScales::kBlockColumns, columns - first);
-      totals = dot.add_block(first, count, planes + first / kPlaneColumns * kPlaneRowStep,
-                             sums + first / kSpan, factors + first / kSpan,
-                             scales_.load(streams_, first, count), scales_.has_offsets(), totals);
-    }
-    finish(0, totals);
-  }
-}
 
 // Rows in groups of kTokens: for each its B tiles, then the sums of its spans.
 template <bool kNibbles, int kSpan, int kTokens>
@@ -190,10 +87,9 @@ void PlaneWorker::few_rows() {
   TileConfig config;
   for (int tile = 0; tile < 8; ++tile) config.set(tile, 16, kTileRowBytes);
   load_tile_config(config);
-  for (; !streams_.done(); streams_.advance()) {
-    begin_unit();
-    scales_.has_offsets() ? multiply_unit<kNibbles, kSpan, kTokens, true>(packed, group_bytes)
-                          : multiply_unit<kNibbles, kSpan, kTokens, false>(packed, group_bytes);
+  for (; !unit_.done(); unit_.advance()) {
+    unit_.has_offsets() ? multiply_unit<kNibbles, kSpan, kTokens, true>(packed, group_bytes)
+                        : multiply_unit<kNibbles, kSpan, kTokens, false>(packed, group_bytes);
   }
   release_tiles();
 }
@@ -230,8 +126,8 @@ void PlaneWorker::multiply_unit(const std::byte* packed, std::int64_t group_byte
     const std::int64_t spans = (count + kPlaneColumns - 1) / kPlaneColumns * (kPlaneColumns / kSpan);
     const std::int64_t in_block = first % PlaneScales::kBlockColumns;
     if (in_block == 0)
-      scales = &scales_.load(streams_, first, std::min(PlaneScales::kBlockColumns, columns - first));
-    unpack_panel<kNibbles>(streams_.codes(),
+      scales = &unit_.load_scales(first, std::min(PlaneScales::kBlockColumns, columns - first));
+    unpack_panel<kNibbles>(unit_.codes(),
                            kNibbles             ? 0x88
                            : layer_.is_signed() ? 0
                                                 : 0x80,
@@ -251,7 +147,7 @@ void PlaneWorker::multiply_unit(const std::byte* packed, std::int64_t group_byte
     for (int r = 0; r < kLanes; ++r) of_rows[r] = _mm512_load_si512(totals[row / kTokens] + 16 * r);
     transpose_16x16(of_rows);
     for (std::int64_t t = 0; t < std::min<std::int64_t>(kTokens, rows - row); ++t)
-      finish(row + t, _mm512_castsi512_ps(of_rows[t]));
+      unit_.finish(row + t, _mm512_castsi512_ps(of_rows[t]));
   }
 }
 
@@ -267,6 +163,7 @@ void run_worker(PlaneWorker& worker, int span) {
 }  // namespace
 
 bool takes_planes(const CpuLinearInput& in, const CpuLinearWeight& weight) {
+  static_assert(CpuLinearInput::kFloatRows == kFewRows);
   return weight.plane_span() != 0 && !in.is_halves() && in.rows() <= kFewRows;
 }
 
@@ -279,7 +176,7 @@ void amx_planes(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLine
                     : run_worker<false>(worker, weight.plane_span());
   };
   pool.run(std::ref(body));  // by reference: a std::function of all that is captured would allocate
-  if (gated && in.rows() == 1) gated->encode_row(0, gated->staging(0));
+  if (gated && in.rows() == 1) layer.encode_gated(0);
 }
 
 }  // namespace bise
