@@ -41,7 +41,7 @@ inline const std::vector<LinearCase>& linear_cases() {
        .bias = true,
        .parts = 3},
       {.name = "W8A8_tensor", .scheme = integers(8, kTensor, 0, true, kInt8), .parts = 2},
-      {.name = "W8A8_g64", .scheme = integers(8, kGroup, 64, true, kInt8)},
+      {.name = "W8A8_g64", .scheme = integers(8, kGroup, 64, true, kInt8), .bias = true},
       {.name = "W4A8_g128", .scheme = integers(4, kGroup, 128, true, kInt8), .packed = true, .parts = 2},
       {.name = "W4A8_ASYM_g32", .scheme = integers(4, kGroup, 32, false, kInt8), .packed = true},
       {.name = "W8_channel_unpacked", .scheme = integers(8, kChannel, 0, true)},

@@ -94,7 +94,9 @@ class Layer {
   // Integer products are exact: the sum's conversion to float32, two scales and the bias each round once.
   // Float32 sums of K products in any order: each of K roundings moves the sum by at most one unit of a
   // partial sum, which |w| |x| bounds (Cauchy-Schwarz); they add up like a random walk, sqrt(K). The factor
-  // 2 leaves room for rounded products and scales applied before or after.
+  // 2 leaves room for rounded products and scales applied before or after. Then the sum is scaled, which
+  // rounds it once, and the bias is added, which rounds the output; reference/ has rounded its own output
+  // once as well, from float64.
   std::vector<double> tolerance(std::int64_t rows, bool exact_sums) {
     const std::span<const float> outputs = expected(rows, false, false);
     const std::vector<double> input_lengths = row_lengths(inputs(rows), shape_.columns);
@@ -103,8 +105,11 @@ class Layer {
     for (std::size_t i = 0; i < outputs.size(); ++i) {
       const std::size_t r = i / as_size(shape_.rows), n = i % as_size(shape_.rows);
       const double sum = static_cast<double>(outputs[i]) - static_cast<double>(bias_[n]);
-      const double last = kUnit * (std::fabs(sum) + std::fabs(static_cast<double>(outputs[i])));
-      tolerance[i] = exact_sums ? 4 * last : last + kUnit * steps * weight_lengths_[n] * input_lengths[r];
+      const double of_sum = kUnit * std::fabs(sum);
+      const double of_output = kUnit * std::fabs(static_cast<double>(outputs[i]));
+      tolerance[i] = exact_sums
+                         ? 4 * (of_sum + of_output)
+                         : of_sum + 2 * of_output + kUnit * steps * weight_lengths_[n] * input_lengths[r];
     }
     return tolerance;
   }

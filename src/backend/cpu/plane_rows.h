@@ -6,7 +6,10 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <type_traits>
+#include <utility>
 
+#include "backend/cpu/dot_bytes_avx512.h"
 #include "backend/cpu/plane_input.h"
 #include "backend/cpu/plane_scales.h"
 #include "backend/cpu/transpose_avx512.h"
@@ -123,51 +126,71 @@ struct PlanePanel {
   std::int64_t spans;
 };
 
-// totals [kTokens, two times sixteen rows] += the panel times the tile, whose spans and columns begin with
-// it.
+// body(0), body(1), ... with constant arguments: in loops that are unrolled later the compiler keeps an array
+// of registers in memory as well.
+template <int kCount, class Body>
+[[gnu::always_inline]] inline void unrolled(const Body& body) {
+  [&]<int... kAt>(std::integer_sequence<int, kAt...>) __attribute__((always_inline)) {
+    (body(std::integral_constant<int, kAt>()), ...);
+  }
+  (std::make_integer_sequence<int, kCount>());
+}
+
+// sums[t], and sums[kTokens + t] of the second unit, += the products of one plane over `quads` times 4
+// columns. Loops are unrolled, so that the sums stay in registers.
+template <int kTokens>
+[[gnu::always_inline]] inline void add_quads(const std::byte* first, const std::byte* second,
+                                             const std::byte* digits, std::int64_t quads,
+                                             __m512i (&sums)[2 * kTokens]) {
+  for (const std::byte* end = first + quads * kQuadBytes; first != end;
+       first += kQuadBytes, second += kQuadBytes, digits += 4 * kTokens) {
+    const __m512i codes[2] = {_mm512_load_si512(first), _mm512_load_si512(second)};
+    unrolled<kTokens>([&](auto t) __attribute__((always_inline)) {
+      const __m512i x = _mm512_set1_epi32(reinterpret_cast<const std::int32_t*>(digits)[t]);
+      sums[t] = add_dot_bytes(sums[t], codes[0], x);
+      sums[kTokens + t] = add_dot_bytes(sums[kTokens + t], codes[1], x);
+    });
+  }
+}
+
+// totals [two times sixteen rows, kTokens] += a span of the panel times the tile's.
+template <int kTokens>
+[[gnu::always_inline]] inline void add_span(const PlanePanel& panel, std::int64_t span, std::int64_t quads,
+                                            const PlaneTile& tile, const std::byte* digits, float* totals) {
+  const std::int64_t at = span * quads * kQuadBytes;
+  __m512i sums[2 * kTokens];
+  unrolled<2 * kTokens>([&](auto i) __attribute__((always_inline)) { sums[i] = _mm512_setzero_si512(); });
+  add_quads<kTokens>(panel.codes[0] + at, panel.codes[1] + at, digits, quads, sums);
+  if (tile.planes == 2) {
+    unrolled<2 * kTokens>([&](auto i)
+                              __attribute__((always_inline)) { sums[i] = _mm512_slli_epi32(sums[i], 8); });
+    add_quads<kTokens>(panel.codes[0] + at, panel.codes[1] + at, digits + tile.plane_bytes(), quads, sums);
+  }
+  unrolled<2 * kTokens>([&](auto i) __attribute__((always_inline)) {
+    const std::int64_t t = span * kTokens + i % kTokens;
+    constexpr int kUnit = i / kTokens;
+    __m512i offset = _mm512_set1_epi32(tile.sums[t]);
+    if (panel.offsets[kUnit])
+      offset = _mm512_mullo_epi32(offset, _mm512_load_si512(panel.offsets[kUnit][span]));
+    const __m512 exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[i], offset));
+    const __m512 scaled = _mm512_mul_ps(exact, _mm512_set1_ps(tile.factors[t]));
+    float* total = totals + 16 * i;
+    _mm512_store_ps(
+        total, _mm512_fmadd_ps(scaled, _mm512_load_ps(panel.scales[kUnit][span]), _mm512_load_ps(total)));
+  });
+}
+
+// totals += the panel times the tile, whose spans and columns begin with it; a span has `quads` times 4
+// columns.
 template <int kTokens>
 void add_panel(const PlanePanel& panel, const PlaneTile& tile, std::int64_t quads, float* totals) {
   const std::byte* step = tile.digits;
-  for (std::int64_t span = 0, quad = 0; span < panel.spans; ++span, quad += quads) {
-    __m512i sums[kTokens][2];
-#pragma GCC unroll 12
-    for (int t = 0; t < kTokens; ++t) sums[t][0] = sums[t][1] = _mm512_setzero_si512();
-    if (quad == kStepQuads) {
-      quad = 0;
-      step += tile.planes * tile.plane_bytes();
-    }
-    for (std::int64_t plane = 0; plane < tile.planes; ++plane) {
-      if (plane > 0) {
-#pragma GCC unroll 12
-        for (int t = 0; t < kTokens; ++t)
-          for (auto& sum : sums[t]) sum = _mm512_slli_epi32(sum, 8);
-      }
-      const std::byte* from = step + plane * tile.plane_bytes() + quad * 4 * kTokens;
-      const std::int64_t begin = span * quads * kQuadBytes, end = begin + quads * kQuadBytes;
-      for (std::int64_t at = begin; at < end; at += kQuadBytes, from += 4 * kTokens) {
-        const __m512i first = _mm512_load_si512(panel.codes[0] + at);
-        const __m512i second = _mm512_load_si512(panel.codes[1] + at);
-#pragma GCC unroll 12
-        for (int t = 0; t < kTokens; ++t) {
-          const __m512i x = _mm512_set1_epi32(reinterpret_cast<const std::int32_t*>(from)[t]);
-          sums[t][0] = _mm512_dpbusd_epi32(sums[t][0], first, x);
-          sums[t][1] = _mm512_dpbusd_epi32(sums[t][1], second, x);
-        }
-      }
-    }
-#pragma GCC unroll 12
-    for (int t = 0; t < kTokens; ++t) {
-      const __m512i sum = _mm512_set1_epi32(tile.sums[span * kTokens + t]);
-      const __m512 factor = _mm512_set1_ps(tile.factors[span * kTokens + t]);
-      for (int u = 0; u < 2; ++u) {
-        const __m512i offset =
-            panel.offsets[u] ? _mm512_mullo_epi32(sum, _mm512_load_si512(panel.offsets[u][span])) : sum;
-        const __m512 exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[t][u], offset));
-        float* total = totals + 16 * (2 * t + u);
-        _mm512_store_ps(total, _mm512_fmadd_ps(_mm512_mul_ps(exact, factor),
-                                               _mm512_load_ps(panel.scales[u][span]), _mm512_load_ps(total)));
-      }
-    }
+  for (std::int64_t span = 0, quad = 0; span < panel.spans; ++span) {
+    add_span<kTokens>(panel, span, quads, tile, step + quad * 4 * kTokens, totals);
+    quad += quads;
+    if (quad < kStepQuads) continue;
+    quad = 0;
+    step += tile.planes * tile.plane_bytes();
   }
 }
 

@@ -133,7 +133,7 @@ void PlaneWorker<kNibbles, kSpan>::multiply_units(PlaneUnit (&units)[kUnitsToget
     const std::int64_t of_panel = std::min(kPanelColumns, columns - first), step = first / kPlaneColumns;
     const std::int64_t in_block = first % PlaneScales::kBlockColumns;
     PlanePanel panel{};
-    panel.spans = (of_panel + kPlaneColumns - 1) / kPlaneColumns * kSpans;
+    panel.spans = (of_panel + kSpan - 1) / kSpan;
     for (std::int64_t u = 0; u < kUnitsTogether; ++u) {
       PlaneUnit& unit = units[units[u].done() ? 0 : u];
       if (in_block == 0 && !units[u].done())
@@ -158,10 +158,14 @@ void PlaneWorker<kNibbles, kSpan>::multiply_units(PlaneUnit (&units)[kUnitsToget
       }
     }
   }
-  for (std::int64_t row = 0; row < count; ++row)
-    for (std::int64_t u = 0; u < kUnitsTogether; ++u)
-      if (!units[u].done())
-        units[u].finish(first_row + row, _mm512_load_ps(totals + 16 * (row * kUnitsTogether + u)));
+  for (std::int64_t row = 0; row < count; ++row) {
+    const std::int64_t first = row / kTileTokens * kTileTokens;
+    const float* sums = totals + 16 * (first * kUnitsTogether + row - first);
+    for (PlaneUnit& unit : units) {
+      if (!unit.done()) unit.finish(first_row + row, _mm512_load_ps(sums));
+      sums += 16 * padded_tokens(std::min(kTileTokens, count - first));
+    }
+  }
 }
 
 }  // namespace
