@@ -7,8 +7,8 @@
 namespace bise::cuda {
 
 struct AttentionTask {
-  CUtensorMap key_tiles, value_tiles;  // with cache.type kBf16, where in_boxes
-  bool in_boxes;
+  CUtensorMap key_tiles, value_tiles;
+  CUtensorMap query_tiles;  // for prompt_attention()
   const void* qkv;
   int num_heads, heads;  // in all, and of a KV head
   StepView step;
@@ -22,17 +22,27 @@ struct AttentionTask {
   int most_queries;  // of a sequence whose context is divided
   float* partial;    // [sequences, most_queries * num_heads, splits, head_dim + 2]
   int* arrivals;     // [sequences, num_kv_heads]
+  int* next_work;    // of prompt_attention(), zero before and after
   int splits;
-  int prompt_spans;  // of kPromptRows rows, at most
+  int works;  // of the launch, at most
 };
 
 // Queries [first, first + count) of a sequence: those of a block.
 struct Span {
-  int sequence = 0, first = 0, count = 0;
+  int sequence, first, count;
 };
 
 __device__ inline bool is_divided(const AttentionTask& task, int sequence) {
   return task.step.query_starts[sequence + 1] - task.step.query_starts[sequence] <= task.most_queries;
+}
+
+// How many spans of `tokens` queries find_span() finds.
+__device__ inline int count_spans(const AttentionTask& task, int tokens) {
+  int spans = 0;
+  for (int s = threadIdx.x % 32; s < task.step.sequences; s += 32)
+    if (!is_divided(task, s))
+      spans += (task.step.query_starts[s + 1] - task.step.query_starts[s] + tokens - 1) / tokens;
+  return static_cast<int>(__reduce_add_sync(~0u, static_cast<unsigned>(spans)));
 }
 
 // The `tile`-th span of `tokens` queries, of the sequences that are not divided; count is 0 beyond the last.
@@ -82,8 +92,28 @@ __device__ inline void store_two(const Values& out, std::int64_t at, float a, fl
     *reinterpret_cast<float2*>(static_cast<float*>(out.data) + at) = {a, b};
 }
 
-// prompt_attention.cu: of sequences that are not divided, in steps of so many tokens, with qkv in bf16 and
-// keys and values in boxes.
+inline unsigned multiprocessors() {
+  static const unsigned count = [] {
+    int device = 0, count = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+    return static_cast<unsigned>(count);
+  }();
+  return count;
+}
+
+// copy_tile() of a map of three dimensions (head_tile_map).
+__device__ inline void copy_tile_of_heads(void* to, const CUtensorMap* map, int column, int head, int row,
+                                          std::uint64_t* barrier, std::uint64_t cache_policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(head), "r"(row), "l"(cache_policy)
+      : "memory");
+}
+
+// prompt_attention.cu: of sequences that are not divided, in steps of so many tokens, with qkv and output in
+// bf16 and keys and values in boxes.
 constexpr int kPromptRows = 128;
 constexpr std::int64_t kPromptTokens = 65;
 void prompt_attention(const AttentionTask& task, cudaStream_t stream);

@@ -1,14 +1,18 @@
 // Attention of prompts (Dao 2022; Shah et al. 2024): two warpgroups hold 64 rows each, a row being one query
-// of one of the heads that share a KV head, and take tiles of 128 keys in turns: one asks for the products of
-// scores and values while the other weighs. Two warps bring keys and values into rings of shared memory by
-// the copy engine; values of tiles that reach beyond what the rows see are copied by threads, zeros there:
-// unwritten memory may hold anything, and zero weights would not hide it. A block does one work after
-// another, and the rings run on: the keys of the next are there when the rows of the last are written.
+// of one of the heads that share a KV head, and take tiles of 128 keys, each weighing a tile while the values
+// of the tile before it are multiplied. One work follows another without a pause: the first scores of the
+// next are computed beside the last values of this one, whose rows are written beside the products after
+// those.
+//
+// Four more warps: one takes works from a counter that all blocks share, longest first in a prompt; two bring
+// queries and keys, and values, into rings of shared memory by the copy engine; one makes rows of values that
+// no query sees zeros: unwritten memory may hold anything, and zero weights would not hide it.
 //
 // Its sums are not those of tile_attention.cu, which cuts contexts at fixed positions: it takes the steps
 // whose linear layers depend on the number of rows as well.
 #include <algorithm>
 
+#include "backend/cuda/attention_product.cuh"
 #include "backend/cuda/attention_task.cuh"
 #include "backend/cuda/launch.cuh"
 #include "backend/cuda/warpgroup_product.cuh"
@@ -19,26 +23,22 @@ namespace {
 constexpr int kKeys = 128;  // of a tile
 constexpr int kConsumers = 256, kThreads = kConsumers + 128;
 constexpr int kConsumerRegisters = 232, kProducerRegisters = 40;
-constexpr int kFirstTurn =
-    2;  // barriers of the block: 0 of all threads, turns, and kFirstTurn + 2 of a warpgroup's queries
 // Weights may be 2^8 larger than with the largest score as their base before sums are scaled anew.
 constexpr float kSlack = 8;
+// A tile's values are given back when those of the next are multiplied, its keys before it is weighed.
+constexpr int kWorks = 2, kKeyTiles = 2, kValueTiles = 3;
 
 template <int kDim>
 struct Layout {
   static constexpr int kHalves = kDim / 64;       // of 128 bytes, as wide as a swizzled row
   static constexpr int kHalfBytes = kKeys * 128;  // of a tile of keys, values or queries
   static constexpr int kTileBytes = kHalves * kHalfBytes;
-  static constexpr int kStages = 3;
-  static constexpr int kBytes = (1 + 2 * kStages) * kTileBytes + 1024;
+  static constexpr int kBytes = (kWorks + kKeyTiles + kValueTiles) * kTileBytes + 1024;
 };
 static_assert(kPromptRows == kKeys);
 
-struct Ring {
-  std::uint64_t full[3], empty[3];
-};
-
-// What a block computes: queries of one KV head, over tiles [first_tile, last_tile] of keys.
+// What a block computes: queries of one KV head, over tiles [first_tile, last_tile] of keys. Without queries
+// when no work is left.
 struct Work {
   Span span;
   int kv_head, first_position, last_position;
@@ -46,105 +46,197 @@ struct Work {
   int first_tile, last_tile;
 };
 
-// The `round`-th of a block. Blocks take works to and fro, so that each has long and short ones.
-__device__ inline int work_index(int round) {
-  const int blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
-  return round * blocks + (round % 2 == 0 ? block : blocks - 1 - block);
+template <int kStages>
+struct Ring {
+  std::uint64_t full[kStages], empty[kStages];
+};
+struct Rings {
+  Ring<kWorks> works, queries;
+  Ring<kKeyTiles> keys;
+  Ring<kValueTiles> values;
+  std::uint64_t landed_values[kValueTiles];  // full once rows that are not seen are zeros
+  Work work[kWorks];
+};
+template <int kDim>
+struct Tiles {
+  char* first;
+  __device__ char* queries(int stage) const { return first + stage * Layout<kDim>::kTileBytes; }
+  __device__ char* keys(int stage) const { return queries(kWorks + stage); }
+  __device__ char* values(int stage) const { return keys(kKeyTiles + stage); }
+};
+
+// One warp finds works: the block's first and then those that no block has taken, until none is left.
+__device__ inline void find_works(const AttentionTask& task, Rings& rings) {
+  const int kv_heads = static_cast<int>(task.cache.num_kv_heads), tokens = kPromptRows / task.heads;
+  const int spans = count_spans(task, tokens), works = spans * kv_heads, blocks = static_cast<int>(gridDim.x);
+  const bool signals = threadIdx.x % 32 == 0;
+  RingPlace at;
+  const auto publish = [&](int index) {
+    Work work = {};
+    if (index < works) {
+      // The last queries of a prompt, which see the most keys, come first.
+      work.span = find_span(task, spans - 1 - index / kv_heads, tokens);
+      work.kv_head = index % kv_heads;
+      work.first_position = task.step.positions[work.span.first];
+      work.last_position = work.first_position + work.span.count - 1;
+      work.visible = task.sliding_window > 0 ? max(0, work.first_position - task.sliding_window + 1) : 0;
+      work.first_tile = work.visible / kKeys;
+      work.last_tile = work.last_position / kKeys;
+    }
+    barrier_wait(rings.works.empty + at.stage, at.parity ^ 1);  // at first of a phase before the first
+    if (signals) {
+      rings.work[at.stage] = work;
+      barrier_arrive(rings.works.full + at.stage);
+    }
+    __syncwarp();
+    at.advance(kWorks);
+  };
+  // Each block asks once for each work it has; the last to ask leaves the counter as it was.
+  const auto ask = [&] {
+    int next = 0;
+    if (signals) next = atomicAdd(task.next_work, 1);
+    if (signals && next == works - 1) *task.next_work = 0;
+    return next + blocks;
+  };
+  int index = static_cast<int>(blockIdx.x);
+  publish(index);
+  if (index < works && works > blocks) {
+    wait_for_earlier_kernels();
+    for (index = __shfl_sync(~0u, ask(), 0); index < works;) {
+      const int next = ask();
+      publish(index);
+      index = __shfl_sync(~0u, next, 0);
+    }
+  }
+  if (static_cast<int>(blockIdx.x) < works) publish(works);
 }
 
-// Without queries where the number of spans was rounded up.
-__device__ inline Work find_work(const AttentionTask& task, int index) {
-  Work work = {};
-  const int kv_heads = static_cast<int>(task.cache.num_kv_heads);
-  if (index >= task.prompt_spans * kv_heads) return work;
-  // The last queries of a prompt, which see the most keys, come first.
-  work.span = find_span(task, task.prompt_spans - 1 - index / kv_heads, kPromptRows / task.heads);
-  if (work.span.count == 0) return work;
-  work.kv_head = index % kv_heads;
-  work.first_position = task.step.positions[work.span.first];
-  work.last_position = work.first_position + work.span.count - 1;
-  work.visible = task.sliding_window > 0 ? max(0, work.first_position - task.sliding_window + 1) : 0;
-  work.first_tile = work.visible / kKeys;
-  work.last_tile = work.last_position / kKeys;
+// The block's next work, for all lanes of a warp.
+__device__ inline Work next_work(Rings& rings, const RingPlace& at) {
+  barrier_wait(rings.works.full + at.stage, at.parity);
+  const Work work = rings.work[at.stage];
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) barrier_arrive(rings.works.empty + at.stage);
   return work;
 }
+
+// A warp's lanes have one box each of a tile's keys or values: 64 columns of a block's rows.
+template <int kDim>
+class Boxes {
+ public:
+  __device__ Boxes(const AttentionTask& task, const Work& work, const CUtensorMap& map)
+      : work_(work),
+        map_(map),
+        blocks_(task.step.block_table +
+                (work.span.sequence * task.step.groups + task.group) * task.step.blocks_per_sequence),
+        shift_(task.block_shift),
+        rows_(min(1 << shift_, kKeys / 2)),
+        row_(lane() / L::kHalves * rows_) {
+    find(work.first_tile);
+  }
+
+  // Asks for the boxes of `tile` that a row sees, those of tiles one after another.
+  __device__ void fetch(int tile, char* to, std::uint64_t* full) {
+    const int key = tile * kKeys + row_, half = lane() % L::kHalves, slot = slot_;
+    find(tile + 1);
+    const bool is_seen = row_ < kKeys && key + rows_ > work_.visible && key <= work_.last_position;
+    const int boxes = __popc(__ballot_sync(~0u, is_seen));
+    if (lane() == 0) barrier_expect_bytes(full, boxes * rows_ * 128);
+    __syncwarp();
+    if (is_seen)
+      copy_tile(to + half * L::kHalfBytes + row_ * 128, &map_, work_.kv_head * kDim + half * 64, slot, full,
+                read_often_policy());
+    __syncwarp();
+  }
+
+ private:
+  using L = Layout<kDim>;
+  static __device__ int lane() { return threadIdx.x % 32; }
+  // Looked up one tile ahead.
+  __device__ void find(int tile) {
+    const int key = min(max(tile * kKeys + row_, work_.visible), work_.last_position);
+    slot_ = (blocks_[key >> shift_] << shift_) + (key & ((1 << shift_) - 1)) / rows_ * rows_;
+  }
+
+  const Work& work_;
+  const CUtensorMap& map_;
+  const std::int32_t* blocks_;
+  int shift_, rows_, row_;
+  int slot_;  // of the cache, where the lane's next box begins
+};
 
 // Where 16 bytes of row `row` and column chunk `chunk` of 8 values stand in a tile.
 __device__ inline int swizzled(int row, int chunk) {
   return chunk / 8 * kKeys * 128 + row * 128 + ((chunk % 8 ^ row % 8) << 4);
 }
 
-// One warp. `place` of the ring's next tile.
-template <int kDim, bool kValues>
-__device__ void produce(const AttentionTask& task, const Work& work, char* tiles, Ring& ring,
-                        RingPlace& place) {
-  using L = Layout<kDim>;
-  const int lane = threadIdx.x % 32, shift = task.block_shift, mask = (1 << shift) - 1;
-  const CacheView& cache = task.cache;
-  const std::int32_t* blocks = task.step.block_table + (work.span.sequence * task.step.groups + task.group) *
-                                                           task.step.blocks_per_sequence;
-  const CUtensorMap& map = kValues ? task.value_tiles : task.key_tiles;
-  const int box_rows = min(1 << shift, kKeys / 2), box_row = lane / L::kHalves * box_rows;
-  const int half = lane % L::kHalves, column = work.kv_head * kDim + half * 64;
-  const std::uint64_t often = read_often_policy();
-  // Keys that no row sees may be any: their scores are not looked at.
-  const auto slot_of = [&](int key) {
-    const int seen = min(max(key, work.visible), work.last_position);
-    return (blocks[seen >> shift] << shift) + (seen & mask);
-  };
-  int next = slot_of(work.first_tile * kKeys + box_row);
-  for (int tile = work.first_tile; tile <= work.last_tile; ++tile, place.advance(L::kStages)) {
-    const int first = tile * kKeys, slot = next / box_rows * box_rows;
-    char* to = tiles + place.stage * 2 * L::kTileBytes + (kValues ? L::kTileBytes : 0);
-    std::uint64_t* full = ring.full + place.stage;
-    next = slot_of(first + kKeys + box_row);
-    barrier_wait(ring.empty + place.stage, place.parity ^ 1);  // at first of a phase before the first
-    const bool is_whole = first >= work.visible && first + kKeys - 1 <= work.last_position;
-    if (!kValues || is_whole) {
-      if (lane == 0) barrier_expect_bytes(full, L::kTileBytes);
-      __syncwarp();
-      if (box_row < kKeys)
-        copy_tile(to + half * L::kHalfBytes + box_row * 128, &map, column, slot, full, often);
-      __syncwarp();
-      continue;
+// One warp.
+template <int kDim>
+__device__ void produce_keys(const AttentionTask& task, Tiles<kDim> tiles, Rings& rings) {
+  RingPlace at, key_at;  // of works and their queries; of keys
+  for (;; at.advance(kWorks)) {
+    const Work work = next_work(rings, at);
+    if (work.span.count == 0) return;
+    Boxes<kDim> boxes(task, work, task.key_tiles);
+    barrier_wait(rings.queries.empty + at.stage, at.parity ^ 1);
+    wait_for_earlier_kernels();
+    if (threadIdx.x % 32 == 0) {
+      std::uint64_t* full = rings.queries.full + at.stage;
+      barrier_expect_bytes(full, kPromptRows / task.heads * task.heads * kDim * 2);
+      for (int half = 0; half < Layout<kDim>::kHalves; ++half)
+        copy_tile_of_heads(tiles.queries(at.stage) + half * Layout<kDim>::kHalfBytes, &task.query_tiles,
+                           half * 64, work.kv_head * task.heads, work.span.first, full, read_once_policy());
     }
-    constexpr int kChunks = kDim / 8;
-    const int chunk = lane % kChunks;
-    const auto* from = static_cast<const bf16*>(cache.values) + work.kv_head * kDim + chunk * 8;
-    const std::int64_t stride = cache.num_kv_heads * kDim;
-#pragma unroll 8
-    for (int row = lane / kChunks; row < kKeys; row += 32 / kChunks) {
-      const int key = first + row;
-      const bool is_there = key >= work.visible && key <= work.last_position;
-      copy_16(shared_address(to + swizzled(row, chunk)), from + slot_of(key) * stride, is_there ? 16 : 0);
-    }
-    copies_commit();
-    copies_wait<0>();
-    writes_visible_to_products();
     __syncwarp();
-    if (lane == 0) barrier_arrive(full);
+    for (int tile = work.first_tile; tile <= work.last_tile; ++tile, key_at.advance(kKeyTiles)) {
+      barrier_wait(rings.keys.empty + key_at.stage, key_at.parity ^ 1);
+      boxes.fetch(tile, tiles.keys(key_at.stage), rings.keys.full + key_at.stage);
+    }
   }
 }
 
-// A warpgroup's rows of queries into shared memory.
+// One warp.
 template <int kDim>
-__device__ void load_queries(const AttentionTask& task, const Work& work, char* queries) {
-  constexpr int kChunks = kDim / 8;
-  const int thread = threadIdx.x % 128, chunk = thread % kChunks, group = threadIdx.x / 128;
-  const std::int64_t columns = (task.num_heads + 2 * task.cache.num_kv_heads) * kDim;
-  const auto* qkv = static_cast<const bf16*>(task.qkv);
-#pragma unroll
-  for (int i = 0; i < 64 * kChunks / 128; ++i) {
-    const int row = group * 64 + thread / kChunks + i * (128 / kChunks);
-    const int query = row / task.heads, head = work.kv_head * task.heads + row % task.heads;
-    const bool is_there = query < work.span.count;
-    const std::int64_t from = (work.span.first + (is_there ? query : 0)) * columns + head * kDim + chunk * 8;
-    copy_16(shared_address(queries + swizzled(row, chunk)), qkv + from, is_there ? 16 : 0);
+__device__ void produce_values(const AttentionTask& task, Tiles<kDim> tiles, Rings& rings) {
+  RingPlace at, value_at;
+  for (;; at.advance(kWorks)) {
+    const Work work = next_work(rings, at);
+    if (work.span.count == 0) return;
+    Boxes<kDim> boxes(task, work, task.value_tiles);
+    wait_for_earlier_kernels();
+    for (int tile = work.first_tile; tile <= work.last_tile; ++tile, value_at.advance(kValueTiles)) {
+      barrier_wait(rings.values.empty + value_at.stage, value_at.parity ^ 1);
+      boxes.fetch(tile, tiles.values(value_at.stage), rings.landed_values + value_at.stage);
+    }
   }
-  copies_commit();
-  copies_wait<0>();
-  writes_visible_to_products();
-  sync_threads_of(kFirstTurn + 2 + group, 128);
+}
+
+// One warp.
+template <int kDim>
+__device__ void clear_values(Tiles<kDim> tiles, Rings& rings) {
+  constexpr int kChunks = kDim / 8;
+  const int lane = threadIdx.x % 32;
+  RingPlace at, value_at;
+  for (;; at.advance(kWorks)) {
+    const Work work = next_work(rings, at);
+    if (work.span.count == 0) return;
+    for (int tile = work.first_tile; tile <= work.last_tile; ++tile, value_at.advance(kValueTiles)) {
+      barrier_wait(rings.landed_values + value_at.stage, value_at.parity);
+      const auto clear = [&](int row, int end) {
+        for (row += lane / kChunks; row < end; row += 32 / kChunks)
+          *reinterpret_cast<uint4*>(tiles.values(value_at.stage) + swizzled(row, lane % kChunks)) = {0, 0, 0,
+                                                                                                     0};
+      };
+      const int begin = work.visible - tile * kKeys, end = work.last_position + 1 - tile * kKeys;
+      if (begin > 0 || end < kKeys) {
+        clear(0, begin);
+        clear(end, kKeys);
+        writes_visible_to_products();
+        __syncwarp();
+      }
+      if (lane == 0) barrier_arrive(rings.values.full + value_at.stage);
+    }
+  }
 }
 
 // The rows of a thread, `lane / 4` of its warp's 16 and 8 further down.
@@ -154,16 +246,19 @@ struct Weighing {
 };
 
 // Scores to weights of base 2; `keep` gets what earlier sums are multiplied with.
-__device__ inline void weigh(float (&scores)[kKeys / 2], const AttentionTask& task, int first_key, bool hides,
-                             Weighing& rows) {
-  if (hides) {
-    const int lane_key = first_key + threadIdx.x % 4 * 2;
+__device__ inline void weigh(float (&scores)[kKeys / 2], const AttentionTask& task, int first_key,
+                             bool hides_later, bool hides_earlier, Weighing& rows) {
+  const int lane_key = first_key + threadIdx.x % 4 * 2;
+  const auto key_of = [&](int i) { return lane_key + i / 4 * 8 + i % 2; };
+  if (hides_later) {
 #pragma unroll
-    for (int i = 0; i < kKeys / 2; ++i) {
-      const int position = rows.position[i / 2 % 2], key = lane_key + i / 4 * 8 + i % 2;
-      if (key > position || (task.sliding_window > 0 && key <= position - task.sliding_window))
-        scores[i] = -INFINITY;
-    }
+    for (int i = 0; i < kKeys / 2; ++i)
+      if (key_of(i) > rows.position[i / 2 % 2]) scores[i] = -INFINITY;
+  }
+  if (hides_earlier) {
+#pragma unroll
+    for (int i = 0; i < kKeys / 2; ++i)
+      if (key_of(i) <= rows.position[i / 2 % 2] - task.sliding_window) scores[i] = -INFINITY;
   }
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -188,19 +283,80 @@ __device__ inline void weigh(float (&scores)[kKeys / 2], const AttentionTask& ta
   }
 }
 
-// `place` of the rings' next tile.
+// A thread's part of rows that are computed, in bf16: columns 8 i + 2 (lane % 4) of its first row, then of
+// its second.
 template <int kDim>
-__device__ void attend(const AttentionTask& task, const Work& work, const char* queries, const char* tiles,
-                       Ring& keys, Ring& values, RingPlace& place, Weighing& rows,
-                       float (&sums)[kDim / 64][32]) {
+struct Output {
+  Span span;
+  int kv_head;
+  std::uint32_t pairs[2][kDim / 8];
+};
+
+template <int kDim>
+__device__ inline void divide(const float (&sums)[kDim / 2], const float (&l)[2], Output<kDim>& out) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float all = l[half];
+    all += __shfl_xor_sync(~0u, all, 1);
+    all += __shfl_xor_sync(~0u, all, 2);
+    const float inverse = 1.f / all;
+#pragma unroll
+    for (int i = 0; i < kDim / 8; ++i)
+      out.pairs[half][i] = pair_of(sums[4 * i + 2 * half] * inverse, sums[4 * i + 2 * half + 1] * inverse);
+  }
+}
+
+// One store: the compiler may make four of an assignment.
+__device__ inline void store_16(uint4* to, uint4 bytes) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(bytes.x), "r"(bytes.y), "r"(bytes.z),
+               "r"(bytes.w)
+               : "memory");
+}
+
+// Gives lane i of four the i-th number of each, in their order.
+__device__ inline uint4 exchange(const std::uint32_t* four) {
+  const bool odd = threadIdx.x % 2, high = threadIdx.x / 2 % 2;
+  std::uint32_t pairs[2][2];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const std::uint32_t a = four[2 * i], b = four[2 * i + 1];
+    const std::uint32_t other = __shfl_xor_sync(~0u, odd ? a : b, 1);
+    pairs[i][0] = odd ? other : a;
+    pairs[i][1] = odd ? b : other;
+  }
+  const std::uint32_t first = __shfl_xor_sync(~0u, high ? pairs[0][0] : pairs[1][0], 2);
+  const std::uint32_t second = __shfl_xor_sync(~0u, high ? pairs[0][1] : pairs[1][1], 2);
+  return high ? uint4{first, second, pairs[1][0], pairs[1][1]}
+              : uint4{pairs[0][0], pairs[0][1], first, second};
+}
+
+template <int kDim>
+__device__ inline void write_rows(const AttentionTask& task, const Output<kDim>& rows) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = threadIdx.x / 32 * 16 + lane / 4 + half * 8, query = row / task.heads;
+    const std::int64_t at = (rows.span.first + query) * task.out_stride +
+                            (rows.kv_head * task.heads + row % task.heads) * kDim + lane % 4 * 8;
+    uint4* to = reinterpret_cast<uint4*>(static_cast<bf16*>(task.out.data) + at);
+#pragma unroll
+    for (int i = 0; i < kDim / 32; ++i) {
+      const uint4 columns = exchange(rows.pairs[half] + 4 * i);
+      if (query < rows.span.count) store_16(to + 4 * i, columns);
+    }
+  }
+}
+
+// Two warpgroups.
+template <int kDim>
+__device__ void consume(const AttentionTask& task, Tiles<kDim> tiles, Rings& rings) {
   using L = Layout<kDim>;
   const int group = threadIdx.x / 128;
   const bool signals = threadIdx.x % 128 == 0;
-  float scores[kKeys / 2];
+  float scores[kKeys / 2], sums[kDim / 2] = {};
   std::uint32_t weights[kKeys / 4] = {};
-  const std::uint32_t q = tile_descriptor(queries) + group * (64 * 128 >> 4);
-  const auto multiply_keys = [&](int stage) {
-    const std::uint32_t k = tile_descriptor(tiles + stage * 2 * L::kTileBytes);
+  const auto multiply_keys = [&](const char* queries, const char* keys) {
+    const std::uint32_t q = tile_descriptor(queries) + group * (64 * 128 >> 4), k = tile_descriptor(keys);
 #pragma unroll
     for (int step = 0; step < kDim / 16; ++step) {
       const int at = step / 4 * (L::kHalfBytes >> 4) + step % 4 * 2;
@@ -208,168 +364,133 @@ __device__ void attend(const AttentionTask& task, const Work& work, const char* 
     }
     products_commit();
   };
-  const auto multiply_values = [&](int stage) {
-    const char* at = tiles + stage * 2 * L::kTileBytes + L::kTileBytes;
+  const auto multiply_values = [&](const char* values) {
 #pragma unroll
-    for (int half = 0; half < L::kHalves; ++half) {
-      const std::uint32_t v = transposed_tile_descriptor(at + half * L::kHalfBytes);
-#pragma unroll
-      for (int step = 0; step < kKeys / 16; ++step)
-        RegisterProduct<64, true>::add(sums[half], weights + 4 * step, v + step * (2048 >> 4), 1);
+    for (int step = 0; step < kKeys / 16; ++step) {
+      const std::uint32_t* rows = weights + 4 * step;
+      if constexpr (kDim == 128)
+        add_product_of_128(sums, rows, transposed_halves_descriptor(values + step * 2048, L::kHalfBytes));
+      else
+        RegisterProduct<kDim, true>::add(sums, rows, transposed_tile_descriptor(values + step * 2048), 1);
     }
     products_commit();
   };
-  const auto pack = [&] {
-#pragma unroll
-    for (int i = 0; i < kKeys / 4; ++i) weights[i] = pair_of(scores[2 * i], scores[2 * i + 1]);
-  };
-  const auto hides = [&](int tile) {
-    return (tile + 1) * kKeys - 1 > work.first_position ||
-           (task.sliding_window > 0 && tile * kKeys <= work.last_position - task.sliding_window);
-  };
-  const auto hold_sums = [&] {
-#pragma unroll
-    for (int half = 0; half < L::kHalves; ++half) hold(sums[half]);
-  };
 
-  barrier_wait(keys.full + place.stage, place.parity);
-  sync_threads_of(kFirstTurn + group, kConsumers);
-  products_begin();
-  multiply_keys(place.stage);
-  arrive_at(kFirstTurn + 1 - group, kConsumers);
-  products_wait<0>();
-  hold(scores);
-  if (signals) barrier_arrive(keys.empty + place.stage);
-  weigh(scores, task, work.first_tile * kKeys, hides(work.first_tile), rows);
-  pack();
-  RingPlace before = place;  // whose values are not yet multiplied
-  place.advance(L::kStages);
-  for (int tile = work.first_tile + 1; tile <= work.last_tile; ++tile) {
-    barrier_wait(keys.full + place.stage, place.parity);
-    barrier_wait(values.full + before.stage, before.parity);
-    hold(weights);
-    hold(scores);
-    hold_sums();
-    sync_threads_of(kFirstTurn + group, kConsumers);
-    products_begin();
-    multiply_keys(place.stage);
-    multiply_values(before.stage);
-    arrive_at(kFirstTurn + 1 - group, kConsumers);
-    products_wait<1>();
-    hold(scores);
-    if (signals) barrier_arrive(keys.empty + place.stage);
-    weigh(scores, task, tile * kKeys, hides(tile), rows);
-    products_wait<0>();
-    hold_sums();
-    hold(weights);
-    if (signals) barrier_arrive(values.empty + before.stage);
-    if (__any_sync(~0u, rows.keep[0] != 1 || rows.keep[1] != 1)) {
+  wait_for_earlier_kernels();
+  Output<kDim> out = {};
+  Span span = {};  // of the rows whose sums are computed
+  int kv_head = 0;
+  float l[2];
+  bool has_before = false, has_output = false;
+  RingPlace at, key_at, value_at, value_before;  // value_before: of the tile whose values are multiplied next
+  for (;; at.advance(kWorks)) {
+    const Work work = next_work(rings, at);
+    if (work.span.count == 0) break;
+    Weighing rows;
+    const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, last = work.span.count - 1;
 #pragma unroll
-      for (int half = 0; half < L::kHalves; ++half)
+    for (int half = 0; half < 2; ++half)
+      rows.position[half] = work.first_position + min((row + half * 8) / task.heads, last);
+    barrier_wait(rings.queries.full + at.stage, at.parity);
+    const char* queries = tiles.queries(at.stage);
+    for (int tile = work.first_tile; tile <= work.last_tile; ++tile) {
+      barrier_wait(rings.keys.full + key_at.stage, key_at.parity);
+      hold(weights);
+      hold(scores);
+      hold(sums);
+      products_begin();
+      multiply_keys(queries, tiles.keys(key_at.stage));
+      // Before there are values, any numbers do: their sums are not looked at.
+      multiply_values(has_before ? tiles.values(value_before.stage) : queries);
+      if (has_output) write_rows<kDim>(task, out);
+      has_output = false;
+      products_wait<1>();
+      hold(scores);
+      if (signals) {
+        barrier_arrive(rings.keys.empty + key_at.stage);
+        if (tile == work.last_tile) barrier_arrive(rings.queries.empty + at.stage);
+      }
+      const bool hides_later = (tile + 1) * kKeys - 1 > work.first_position;
+      const bool hides_earlier =
+          task.sliding_window > 0 && tile * kKeys <= work.last_position - task.sliding_window;
+      weigh(scores, task, tile * kKeys, hides_later, hides_earlier, rows);
+      // Without this wait between them the assembler moves the next one before the weighing.
+      barrier_wait(rings.values.full + value_at.stage, value_at.parity);
+      products_wait<0>();
+      hold(sums);
+      hold(weights);
+      if (signals && has_before) barrier_arrive(rings.values.empty + value_before.stage);
+      if (tile == work.first_tile) {
+        out.span = span;
+        out.kv_head = kv_head;
+        divide<kDim>(sums, l, out);
+        has_output = has_before;
 #pragma unroll
-        for (int i = 0; i < 32; ++i) sums[half][i] *= rows.keep[i / 2 % 2];
+        for (float& sum : sums) sum = 0;
+      } else if (__any_sync(~0u, rows.keep[0] != 1 || rows.keep[1] != 1)) {
+#pragma unroll
+        for (int i = 0; i < kDim / 2; ++i) sums[i] *= rows.keep[i / 2 % 2];
+      }
+#pragma unroll
+      for (int i = 0; i < kKeys / 4; ++i) weights[i] = pair_of(scores[2 * i], scores[2 * i + 1]);
+      value_before = value_at;
+      has_before = true;
+      key_at.advance(kKeyTiles);
+      value_at.advance(kValueTiles);
     }
-    pack();
-    before = place;
-    place.advance(L::kStages);
+    span = work.span;
+    kv_head = work.kv_head;
+    l[0] = rows.l[0];
+    l[1] = rows.l[1];
   }
-  barrier_wait(values.full + before.stage, before.parity);
+  if (!has_before) return;
   hold(weights);
-  hold_sums();
+  hold(sums);
   products_begin();
-  multiply_values(before.stage);
+  multiply_values(tiles.values(value_before.stage));
+  if (has_output) write_rows<kDim>(task, out);
   products_wait<0>();
-  hold_sums();
-  hold(weights);
-  if (signals) barrier_arrive(values.empty + before.stage);
-}
-
-template <int kDim>
-__device__ void write_rows(const AttentionTask& task, const Work& work, const Weighing& rows,
-                           const float (&sums)[kDim / 64][32]) {
-  const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float l = rows.l[half];
-    l += __shfl_xor_sync(~0u, l, 1);
-    l += __shfl_xor_sync(~0u, l, 2);
-    const int row = warp_row + lane / 4 + half * 8, query = row / task.heads;
-    if (query >= work.span.count) continue;
-    const float inverse = 1.f / l;
-    const std::int64_t at = (work.span.first + query) * task.out_stride +
-                            (work.kv_head * task.heads + row % task.heads) * kDim + lane % 4 * 2;
-#pragma unroll
-    for (int d = 0; d < kDim / 64; ++d)
-#pragma unroll
-      for (int i = 0; i < 8; ++i)
-        store_two(task.out, at + d * 64 + i * 8, sums[d][4 * i + 2 * half] * inverse,
-                  sums[d][4 * i + 2 * half + 1] * inverse);
-  }
+  hold(sums);
+  out.span = span;
+  out.kv_head = kv_head;
+  divide<kDim>(sums, l, out);
+  write_rows<kDim>(task, out);
 }
 
 template <int kDim>
 __global__ void __launch_bounds__(kThreads, 1)
     prompt_attention_kernel(const __grid_constant__ AttentionTask task) {
-  using L = Layout<kDim>;
   extern __shared__ char memory[];
-  __shared__ Ring keys, values;
-  char* queries = memory + (1024 - shared_address(memory) % 1024) % 1024;
-  char* tiles = queries + L::kTileBytes;
+  __shared__ Rings rings;
+  const Tiles<kDim> tiles = {memory + (1024 - shared_address(memory) % 1024) % 1024};
+  const int warp = threadIdx.x / 32;
   let_next_kernel_begin();
   if (threadIdx.x == 0) {
-    for (Ring* ring : {&keys, &values})
-      for (int stage = 0; stage < L::kStages; ++stage) {
-        barrier_init(ring->full + stage, 1);
-        barrier_init(ring->empty + stage, 2);
-      }
+    const auto init = [](auto& ring, int takers) {
+      for (std::uint64_t& barrier : ring.full) barrier_init(&barrier, 1);
+      for (std::uint64_t& barrier : ring.empty) barrier_init(&barrier, takers);
+    };
+    init(rings.works, kConsumers / 32 + 3);
+    init(rings.queries, 2);
+    init(rings.keys, 2);
+    init(rings.values, 2);
+    for (std::uint64_t& barrier : rings.landed_values) barrier_init(&barrier, 1);
     barrier_init_visible();
   }
   __syncthreads();
-  wait_for_earlier_kernels();
-  const int works = task.prompt_spans * static_cast<int>(task.cache.num_kv_heads);
-  RingPlace place;
-  if (threadIdx.x >= kConsumers) {
+  // The step's numbers were there before its first kernel; all else waits for the kernels before this one.
+  if (warp >= kConsumers / 32) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kProducerRegisters));
-    if (threadIdx.x >= kConsumers + 64) return;
-    for (int round = 0; round * static_cast<int>(gridDim.x) < works; ++round) {
-      const Work work = find_work(task, work_index(round));
-      if (work.span.count == 0) continue;
-      if (threadIdx.x < kConsumers + 32)
-        produce<kDim, false>(task, work, tiles, keys, place);
-      else
-        produce<kDim, true>(task, work, tiles, values, place);
+    switch (warp - kConsumers / 32) {
+      case 0: produce_keys<kDim>(task, tiles, rings); break;
+      case 1: produce_values<kDim>(task, tiles, rings); break;
+      case 2: clear_values<kDim>(tiles, rings); break;
+      default: find_works(task, rings);
     }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kConsumerRegisters));
-    if (threadIdx.x >= 128) arrive_at(kFirstTurn, kConsumers);  // the first turn is the first warpgroup's
-    for (int round = 0; round * static_cast<int>(gridDim.x) < works; ++round) {
-      const Work work = find_work(task, work_index(round));
-      if (work.span.count == 0) continue;
-      load_queries<kDim>(task, work, queries);
-      Weighing rows;
-      const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, last = work.span.count - 1;
-#pragma unroll
-      for (int half = 0; half < 2; ++half)
-        rows.position[half] = work.first_position + min((row + half * 8) / task.heads, last);
-      float sums[L::kHalves][32];
-#pragma unroll
-      for (int half = 0; half < L::kHalves; ++half)
-#pragma unroll
-        for (int i = 0; i < 32; ++i) sums[half][i] = 0;
-      attend<kDim>(task, work, queries, tiles, keys, values, place, rows, sums);
-      write_rows<kDim>(task, work, rows, sums);
-    }
+    consume<kDim>(task, tiles, rings);
   }
-}
-
-unsigned multiprocessors() {
-  static const unsigned count = [] {
-    int device = 0, count = 0;
-    cudaGetDevice(&device);
-    cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
-    return static_cast<unsigned>(count);
-  }();
-  return count;
 }
 
 template <int kDim>
@@ -378,8 +499,8 @@ void start(const AttentionTask& task, cudaStream_t stream) {
   static const cudaError_t allowed =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Layout<kDim>::kBytes);
   (void)allowed;  // the launch fails if this did
-  const auto works = static_cast<unsigned>(task.prompt_spans * task.cache.num_kv_heads);
-  launch(kernel, std::min(works, multiprocessors()), kThreads, Layout<kDim>::kBytes, stream, task);
+  launch(kernel, std::min(static_cast<unsigned>(task.works), multiprocessors()), kThreads,
+         Layout<kDim>::kBytes, stream, task);
 }
 
 }  // namespace

@@ -1,7 +1,8 @@
 // Flash attention (Dao 2022; Shah et al. 2024): a warpgroup holds 64 rows, a row being one query of one of
 // the heads that share a KV head, and takes tiles of 64 keys: scores, online softmax, weighted values, the
-// scores of the next tile being multiplied while the values of this one are. One more warpgroup brings keys
-// and values from the cache's blocks into a ring of shared memory, by the copy engine where it can.
+// scores of the next tile being multiplied while the values of this one are. Blocks stay and take one work
+// after another: a warp of theirs finds works and asks the copy engine for their keys and values as far ahead
+// as the rings of shared memory reach, and others make values that no row sees zeros and codes float16.
 //
 // The context is cut at multiples of kSplit positions. Each part gives a maximum, a sum and weighted values,
 // joined from the first to the last: by the one block that computed them (sequences with many queries) or by
@@ -11,6 +12,7 @@
 
 #include <algorithm>
 
+#include "backend/cuda/attention_product.cuh"
 #include "backend/cuda/attention_task.cuh"
 #include "backend/cuda/launch.cuh"
 #include "backend/cuda/streamed_linear.h"
@@ -22,66 +24,98 @@ namespace {
 constexpr int kTileKeys = 64, kGroupRows = 64;
 constexpr int kSplit = 512, kSplitTiles = kSplit / kTileKeys;
 constexpr int kProducers = 128;
-// Barriers of the block: 0 of all threads, 1 of consumers, 2 of producers, and of the warpgroups' turns.
-constexpr int kFirstTurn = 3;
-// Sequences times KV heads; each pair counts the parts that have been computed.
-constexpr std::int64_t kMostCounters = kAttentionCounterBytes / sizeof(int);
+constexpr int kWorks = 2;  // that a block knows of at once
+// Sequences times KV heads; each pair counts the parts that have been computed. One more counts works.
+constexpr std::int64_t kMostCounters = kAttentionCounterBytes / sizeof(int) - 1;
 
-// kGroups warpgroups of rows; kDim is the head's dimension rounded up to 64.
-template <int kGroups, int kDim>
+// kGroups warpgroups of rows, heads of kDim dimensions, a cache of C.
+template <int kGroups, int kDim, class C>
 struct Layout {
   static constexpr bool kDividesContext = kGroups == 1;  // its parts are joined by another block
+  static constexpr bool kConverts = std::is_same_v<C, std::uint8_t>;
+  static constexpr int kHeadDim = kDim;
+  static constexpr int kBlocks = kDividesContext ? 2 : 1;  // of a multiprocessor
   static constexpr int kThreads = kGroups * 128 + kProducers;
   [[maybe_unused]] static constexpr int kRows = kGroups * kGroupRows;
   static constexpr int kHalves = kDim / 64;           // of 128 bytes, as wide as a swizzled row
-  static constexpr int kHalfBytes = kTileKeys * 128;  // of a tile of keys or queries
+  static constexpr int kHalfBytes = kTileKeys * 128;  // of a tile of keys or values in bf16
   static constexpr int kTileBytes = kHalves * kHalfBytes;
-  static constexpr int kStages = kDividesContext ? 3 : 4;
+  static constexpr int kStages = !kDividesContext ? 4 : kConverts ? 2 : 3;
+  // Tiles as the copy engine brings them: codes have a ring of their own.
+  static constexpr int kLandings = kConverts ? 2 : kStages;
+  static constexpr int kLandedBytes = kConverts ? kTileKeys * kDim : kTileBytes;
+  static constexpr int kFinishers = kConverts ? 3 : 1;                        // warps
   static constexpr int kJoinedFloats = kDividesContext ? 0 : kDim / 2 * 128;  // of a warpgroup
-  static constexpr int kBytes = kStages * 2 * kTileBytes + kGroups * kJoinedFloats * 4 + 1024;
+  static constexpr int kRingBytes = kStages * 2 * kTileBytes;
+  static constexpr int kCodeBytes = kConverts ? kLandings * 2 * kLandedBytes : 0;
+  static constexpr int kBytes = kRingBytes + kCodeBytes + kGroups * kJoinedFloats * 4 + 1024;
   // Registers of a thread; a multiprocessor has 65536, shared by two blocks where the context is divided.
   static constexpr int kConsumerRegisters = kDividesContext ? 184 : 216;
   static constexpr int kProducerRegisters = kDividesContext ? 64 : 72;
 };
 
 // What a block computes: a span of queries of one KV head, over tiles [first_tile, last_tile] of keys.
+// Without queries when no work is left.
 struct Work {
   Span span;
-  int kv_head = 0, first_position = 0, last_position = 0;
-  int first_tile = 0, last_tile = -1;
-  int split = 0, parts = 1;  // of a divided context: the block's own, counted from the first, and how many
+  int kv_head, first_position, last_position;
+  int visible;  // the first key that any row sees
+  int first_tile, last_tile;
+  int split, parts;  // of a divided context: the block's own, counted from the first, and how many
 };
 
+template <class L, bool kTransposed>
+using Product = std::conditional_t<L::kConverts, HalfProduct<kTransposed>, RegisterProduct<64, kTransposed>>;
+
 template <class L>
-__device__ inline Work find_work(const AttentionTask& task) {
-  Work work;
-  work.kv_head = blockIdx.y;
+struct Rings {
+  std::uint64_t works_full[kWorks], works_empty[kWorks];
+  std::uint64_t landed[L::kLandings], taken[L::kLandings];  // taken: of codes
+  std::uint64_t full[L::kStages], empty[L::kStages];
+  Work work[kWorks];
+};
+
+// The `index`-th of task.works; without queries where there is none. All lanes of a warp ask, those for
+// divided contexts each for its own.
+template <class L>
+__device__ inline Work find_work(const AttentionTask& task, int index) {
+  Work work = {};
+  const int kv_heads = static_cast<int>(task.cache.num_kv_heads);
+  if (index >= task.works) return work;
   if constexpr (L::kDividesContext) {
-    const int s = blockIdx.z;
+    const int pairs = static_cast<int>(task.step.sequences) * kv_heads, s = index % pairs / kv_heads;
+    work.split = index / pairs;
     if (!is_divided(task, s)) return work;
     work.span = {s, task.step.query_starts[s], task.step.query_starts[s + 1] - task.step.query_starts[s]};
   } else {
     // The last queries of a prompt, which see the most keys, come first.
-    work.span = find_span(task, gridDim.x - 1 - blockIdx.x, L::kRows / task.heads);
+    work.span = find_span(task, (task.works - 1 - index) / kv_heads, L::kRows / task.heads);
   }
   if (work.span.count == 0) return work;
+  work.kv_head = index % kv_heads;
   work.first_position = task.step.positions[work.span.first];
   work.last_position = work.first_position + work.span.count - 1;
-  const int visible = task.sliding_window > 0 ? max(0, work.first_position - task.sliding_window + 1) : 0;
-  work.first_tile = visible / kTileKeys;
+  work.visible = task.sliding_window > 0 ? max(0, work.first_position - task.sliding_window + 1) : 0;
+  work.first_tile = work.visible / kTileKeys;
   work.last_tile = work.last_position / kTileKeys;
   if constexpr (L::kDividesContext) {
-    const int first_split = visible / kSplit;
+    const int first_split = work.visible / kSplit, split = first_split + work.split;
     work.parts = work.last_position / kSplit - first_split + 1;
-    work.split = blockIdx.x;
-    const int split = first_split + work.split;
-    if (work.split >= work.parts) {
-      work.span.count = 0;
-      return work;
-    }
     work.first_tile = max(work.first_tile, split * kSplitTiles);
     work.last_tile = min(work.last_tile, (split + 1) * kSplitTiles - 1);
+    if (work.split >= work.parts) work.span.count = 0;
   }
+  return work;
+}
+
+// The next of the block's works, for all lanes of a warp.
+template <class L>
+__device__ inline Work next_work(Rings<L>& rings, RingPlace& at) {
+  barrier_wait(rings.works_full + at.stage, at.parity);
+  const Work work = rings.work[at.stage];
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) barrier_arrive(rings.works_empty + at.stage);
+  at.advance(kWorks);
   return work;
 }
 
@@ -91,197 +125,183 @@ __device__ inline int swizzled(int row, int chunk) {
   return chunk / 8 * kTileKeys * 128 + row * 128 + ((chunk % 8 ^ row % 8) << 4);
 }
 
-__device__ inline std::uint32_t load_pair(const float* p) {
-  const float2 pair = *reinterpret_cast<const float2*>(p);
-  return pair_of(pair.x, pair.y);
+__device__ inline float2 load_two(const float* p) {
+  return *reinterpret_cast<const float2*>(p);
 }
-__device__ inline std::uint32_t load_pair(const bf16* p) {
-  return *reinterpret_cast<const std::uint32_t*>(p);
+__device__ inline float2 load_two(const bf16* p) {
+  return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(p));
 }
 
-// Eight e4m3 codes as bf16.
-__device__ inline uint4 eight_values(uint2 codes) {
-  const std::uint32_t words[2] = {codes.x, codes.y};
-  uint4 out;
-  std::uint32_t pairs[4];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const auto two = static_cast<__nv_fp8x2_storage_t>(words[i / 2] >> (i % 2 * 16));
-    const float2 values = __half22float2(__half2(__nv_cvt_fp8x2_to_halfraw2(two, __NV_E4M3)));
-    pairs[i] = pair_of(values.x, values.y);
+// Two operands of products: bf16 as the cache, float16 with codes, which holds them as they are.
+template <class L>
+__device__ inline std::uint32_t operand_pair(float a, float b) {
+  if constexpr (L::kConverts) {
+    const __half2 pair = __floats2half2_rn(a, b);
+    return reinterpret_cast<const std::uint32_t&>(pair);
+  } else {
+    return pair_of(a, b);
   }
-  out = {pairs[0], pairs[1], pairs[2], pairs[3]};
-  return out;
 }
 
-// Brings the tiles of `work` into the ring, key tile and value tile together. Positions outside those that
-// any row sees become zeros: unwritten memory may hold anything, and zero weights would not hide it. Whole
-// tiles come by the copy engine, asked by one warp, those at the ends by copies of all threads.
-template <class L, class C>
+// Eight e4m3 codes as float16; exact.
+__device__ inline uint4 eight_values(uint2 codes) {
+  const auto two = [](std::uint32_t code) {
+    const __half2_raw pair = __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(code), __NV_E4M3);
+    return reinterpret_cast<const std::uint32_t&>(pair);
+  };
+  return {two(codes.x & 0xffff), two(codes.x >> 16), two(codes.y & 0xffff), two(codes.y >> 16)};
+}
+
+// One warp: finds works and asks for the boxes of their tiles, each 64 columns (all of codes) of a block's
+// keys or values. A lane has one box of a tile: lane i that of rows i / (2 kColumns), columns i / 2 %
+// kColumns.
+template <class L>
 class Producer {
  public:
-  __device__ Producer(const AttentionTask& task, const Work& work, char* ring, std::uint64_t* full,
-                      std::uint64_t* empty)
-      : task_(task),
-        work_(work),
-        ring_(ring),
-        full_(full),
-        empty_(empty),
-        blocks_(task.step.block_table +
-                (work.span.sequence * task.step.groups + task.group) * task.step.blocks_per_sequence),
-        visible_(task.sliding_window > 0 ? max(0, work.first_position - task.sliding_window + 1) : 0) {}
+  __device__ Producer(const AttentionTask& task, char* landings, Rings<L>& rings)
+      : task_(task), landings_(landings), rings_(rings) {}
 
   __device__ void run() {
-    const bool in_boxes = std::is_same_v<C, bf16> && task_.in_boxes;
-    bool has_waited = false;
-    int tile = work_.first_tile;
-    const auto wait_for_keys_of = [&](int tile) {
-      // Keys of the step itself were stored by the kernel before this one.
-      if (has_waited || (tile + 1) * kTileKeys <= work_.first_position) return;
-      wait_for_earlier_kernels();
-      has_waited = true;
-    };
-    while (tile <= work_.last_tile) {
-      if (in_boxes && is_whole(tile)) {
-        int end = tile + 1;
-        while (end <= work_.last_tile && is_whole(end)) ++end;
-        if (thread() < 32) {
-          find_box(tile);
-          for (; tile < end; ++tile) {
-            wait_for_keys_of(tile);
-            wait_for_place(tile);
-            fetch_boxes(tile, tile + 1 < end);
-          }
-        }
-        tile = end;
-      } else {
-        wait_for_keys_of(tile);
-        if (thread() < 32) wait_for_place(tile);
-        sync_threads_of(2, kProducers);
-        copy_rows(tile);
-        writes_visible_to_products();
-        sync_threads_of(2, kProducers);
-        if (thread() == 0) barrier_arrive(full_ + stage_of(tile));
-        ++tile;
+    // Works without queries are passed over 32 at a time.
+    constexpr int kLanes = L::kDividesContext ? 32 : 1;
+    const int blocks = static_cast<int>(gridDim.x);
+    for (int base = static_cast<int>(blockIdx.x); base < task_.works; base += kLanes * blocks) {
+      const bool is_there = find_work<L>(task_, base + lane() % kLanes * blocks).span.count > 0;
+      for (unsigned left = __ballot_sync(~0u, is_there && lane() < kLanes); left; left &= left - 1) {
+        const Work work = find_work<L>(task_, base + (__ffs(static_cast<int>(left)) - 1) * blocks);
+        publish(work);
+        fetch(work);
       }
     }
+    publish({});
   }
 
  private:
-  static constexpr int kChunks = L::kHalves * 8, kStep = kProducers / kChunks, kRows = kTileKeys / kStep;
+  static constexpr int kColumns = L::kConverts ? 1 : L::kHalves;
+  static __device__ int lane() { return threadIdx.x % 32; }
 
-  static __device__ int thread() { return threadIdx.x % kProducers; }
-  __device__ int stage_of(int tile) const {
-    return static_cast<int>(static_cast<unsigned>(tile - work_.first_tile) % L::kStages);
-  }
-  __device__ bool is_whole(int tile) const {
-    return tile * kTileKeys >= visible_ && (tile + 1) * kTileKeys - 1 <= work_.last_position;
-  }
-  __device__ char* place_of(int tile) const { return ring_ + stage_of(tile) * 2 * L::kTileBytes; }
-  __device__ void wait_for_place(int tile) const {
-    const int use = tile - work_.first_tile;
-    if (use >= L::kStages) barrier_wait(empty_ + stage_of(tile), (use / L::kStages - 1) % 2);
-  }
-
-  // Boxes of a tile: 64 columns of a block's rows, of keys and of values. Lane i has the i-th, i + 32-nd...
-  __device__ int box_rows() const { return min(1 << task_.block_shift, kTileKeys); }
-  __device__ void find_box(int tile) {
-    const int first = tile * kTileKeys, row = threadIdx.x % 32 / (2 * L::kHalves) * box_rows();
-    if (row < kTileKeys) {
-      const int shift = task_.block_shift, key = first + row;
-      next_row_ = (blocks_[key >> shift] << shift) + (key & ((1 << shift) - 1));
+  __device__ void publish(const Work& work) {
+    barrier_wait(rings_.works_empty + at_.stage, at_.parity ^ 1);  // at first of a phase before the first
+    if (lane() == 0) {
+      rings_.work[at_.stage] = work;
+      barrier_arrive(rings_.works_full + at_.stage);
     }
-  }
-  __device__ void fetch_boxes(int tile, bool more) {
-    const int lane = threadIdx.x % 32, stage = stage_of(tile), from = next_row_;
-    if (lane == 0) barrier_expect_bytes(full_ + stage, 2 * L::kTileBytes);
     __syncwarp();
-    const int half = lane / 2 % L::kHalves, row = lane / (2 * L::kHalves) * box_rows();
-    if (row < kTileKeys) {
-      const bool is_value = lane % 2;
-      char* to = place_of(tile) + (is_value ? L::kTileBytes : 0) + half * L::kHalfBytes + row * 128;
-      const int column = work_.kv_head * static_cast<int>(task_.cache.head_dim) + half * 64;
-      // Blocks of the same sequence read them again, but for those that divide its context.
-      copy_tile(to, is_value ? &task_.value_tiles : &task_.key_tiles, column, from, full_ + stage,
-                L::kDividesContext ? read_once_policy() : read_often_policy());
-    }
-    if (more) find_box(tile + 1);
+    at_.advance(kWorks);
   }
 
-  __device__ void copy_rows(int tile) const {
-    const int chunk = thread() % kChunks, first_row = thread() / kChunks;
-    const CacheView& cache = task_.cache;
-    const int head_dim = static_cast<int>(cache.head_dim), shift = task_.block_shift;
-    const std::int64_t stride = cache.num_kv_heads * head_dim;
-    const auto* keys = static_cast<const C*>(cache.keys) + work_.kv_head * head_dim + chunk * 8;
-    const auto* values = static_cast<const C*>(cache.values) + work_.kv_head * head_dim + chunk * 8;
-    char *key_tile = place_of(tile), *value_tile = key_tile + L::kTileBytes;
-    int slots[kRows];
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      const int key = tile * kTileKeys + first_row + i * kStep;
-      const int block = blocks_[min(max(key, visible_), work_.last_position) >> shift];
-      const bool is_there = chunk * 8 < head_dim && key >= visible_ && key <= work_.last_position;
-      slots[i] = is_there ? (block << shift) + (key & ((1 << shift) - 1)) : -1;
-    }
-    if constexpr (std::is_same_v<C, bf16>) {
-#pragma unroll
-      for (int i = 0; i < kRows; ++i) {
-        const int to = swizzled(first_row + i * kStep, chunk);
-        const std::int64_t from = max(slots[i], 0) * stride;
-        const int bytes = slots[i] < 0 ? 0 : 16;
-        copy_16(shared_address(key_tile + to), keys + from, bytes);
-        copy_16(shared_address(value_tile + to), values + from, bytes);
+  __device__ void fetch(const Work& work) {
+    const std::int32_t* blocks =
+        task_.step.block_table +
+        (work.span.sequence * task_.step.groups + task_.group) * task_.step.blocks_per_sequence;
+    const int shift = task_.block_shift, rows = min(1 << shift, kTileKeys);
+    const int row = lane() / (2 * kColumns) * rows, column = lane() / 2 % kColumns;
+    const bool is_value = lane() % 2;
+    const auto slot_of = [&](int tile) {
+      const int key = min(max(tile * kTileKeys + row, work.visible), work.last_position);
+      return (blocks[key >> shift] << shift) + (key & ((1 << shift) - 1)) / rows * rows;
+    };
+    int next = slot_of(work.first_tile);  // looked up one tile ahead
+    for (int tile = work.first_tile; tile <= work.last_tile; ++tile, landing_.advance(L::kLandings)) {
+      const int key = tile * kTileKeys + row, slot = next;
+      if (tile < work.last_tile) next = slot_of(tile + 1);
+      // Keys of the step itself were stored by the kernel before this one.
+      if ((tile + 1) * kTileKeys > work.first_position) wait_for_earlier_kernels();
+      barrier_wait((L::kConverts ? rings_.taken : rings_.empty) + landing_.stage, landing_.parity ^ 1);
+      std::uint64_t* landed = rings_.landed + landing_.stage;
+      const bool is_seen = row < kTileKeys && key + rows > work.visible && key <= work.last_position;
+      const int boxes = __popc(__ballot_sync(~0u, is_seen));
+      if (lane() == 0) barrier_expect_bytes(landed, boxes * (L::kLandedBytes / kColumns / kTileKeys) * rows);
+      __syncwarp();
+      if (is_seen) {
+        char* to = landings_ + (2 * landing_.stage + is_value) * L::kLandedBytes + column * L::kHalfBytes +
+                   row * (L::kConverts ? L::kHeadDim : 128);
+        // Blocks of the same sequence read them again, but for those that divide its context.
+        copy_tile(to, is_value ? &task_.value_tiles : &task_.key_tiles,
+                  work.kv_head * L::kHeadDim + column * 64, slot, landed,
+                  L::kDividesContext ? read_once_policy() : read_often_policy());
       }
-      copies_commit();
-      copies_wait<0>();
-    } else {
-      uint2 codes[2][kRows];
-#pragma unroll
-      for (int i = 0; i < kRows; ++i) {
-        const std::int64_t from = max(slots[i], 0) * stride;
-        codes[0][i] = slots[i] < 0 ? uint2{0, 0} : *reinterpret_cast<const uint2*>(keys + from);
-        codes[1][i] = slots[i] < 0 ? uint2{0, 0} : *reinterpret_cast<const uint2*>(values + from);
-      }
-#pragma unroll
-      for (int i = 0; i < kRows; ++i) {
-        const int to = swizzled(first_row + i * kStep, chunk);
-        *reinterpret_cast<uint4*>(key_tile + to) = eight_values(codes[0][i]);
-        *reinterpret_cast<uint4*>(value_tile + to) = eight_values(codes[1][i]);
-      }
+      __syncwarp();
     }
   }
 
   const AttentionTask& task_;
-  const Work& work_;
-  char* ring_;
-  std::uint64_t *full_, *empty_;
-  const std::int32_t* blocks_;
-  int visible_;
-  int next_row_ = 0;  // of the cache, where the lane's next box begins
+  char* landings_;
+  Rings<L>& rings_;
+  RingPlace at_, landing_;
 };
 
-// A thread's part of its warpgroup's rows, in bf16: operand A of warpgroup products, 16 columns a step.
+// L::kFinishers warps, of which this is the `warp`-th, make tiles that have landed what products take: codes
+// become float16, values that no row sees zeros. Unwritten memory may hold anything, and zero weights would
+// not hide it.
+template <class L>
+__device__ void finish(Rings<L>& rings, char* ring, const char* landings, int warp) {
+  constexpr int kChunks = L::kHeadDim / 8;
+  const int lane = threadIdx.x % 32, chunk = lane % kChunks;
+  RingPlace works_at, landing, at;
+  for (;;) {
+    const Work work = next_work(rings, works_at);
+    if (work.span.count == 0) return;
+    for (int tile = work.first_tile; tile <= work.last_tile;
+         ++tile, landing.advance(L::kLandings), at.advance(L::kStages)) {
+      const int begin = max(work.visible - tile * kTileKeys, 0);
+      const int end = min(work.last_position + 1 - tile * kTileKeys, kTileKeys);
+      char *keys = ring + at.stage * 2 * L::kTileBytes, *values = keys + L::kTileBytes;
+      barrier_wait(rings.landed + landing.stage, landing.parity);
+      if constexpr (L::kConverts) {
+        barrier_wait(rings.empty + at.stage, at.parity ^ 1);
+        const char* codes = landings + landing.stage * 2 * L::kLandedBytes;
+        // Eight rows at a time, so that where they stand repeats.
+        for (int first = warp * 8; first < 2 * kTileKeys; first += L::kFinishers * 8) {
+          constexpr int kRows = 32 / kChunks, kSteps = 8 / kRows;
+          uint2 eight[kSteps];
+#pragma unroll
+          for (int i = 0; i < kSteps; ++i)
+            eight[i] = *reinterpret_cast<const uint2*>(codes + first * L::kHeadDim + i * 256 + lane * 8);
+          char* to = first < kTileKeys ? keys : values;
+#pragma unroll
+          for (int i = 0; i < kSteps; ++i) {
+            const int key = first % kTileKeys + i * kRows + lane / kChunks;
+            if (key < begin || key >= end) eight[i] = {0, 0};
+            *reinterpret_cast<uint4*>(to + first % kTileKeys * 128 +
+                                      swizzled(i * kRows + lane / kChunks, chunk)) = eight_values(eight[i]);
+          }
+        }
+      } else if (begin > 0 || end < kTileKeys) {
+        for (int row = lane / kChunks; row < kTileKeys; row += 32 / kChunks)
+          if (row < begin || row >= end)
+            *reinterpret_cast<uint4*>(values + swizzled(row, chunk)) = {0, 0, 0, 0};
+      }
+      writes_visible_to_products();
+      __syncwarp();
+      if (threadIdx.x % 32 == 0) {
+        barrier_arrive(rings.full + at.stage);
+        if (L::kConverts) barrier_arrive(rings.taken + landing.stage);
+      }
+    }
+  }
+}
+
+// A thread's part of its warpgroup's rows: operand A of warpgroup products, 16 columns a step.
 template <class L>
 struct Queries {
   std::uint32_t pairs[L::kHalves * 4][4];
 };
 template <class L, class T>
 __device__ void load_queries(const AttentionTask& task, const Work& work, int group, Queries<L>& queries) {
-  const int head_dim = static_cast<int>(task.cache.head_dim), lane = threadIdx.x % 32;
-  const std::int64_t columns = (task.num_heads + 2 * task.cache.num_kv_heads) * head_dim;
+  const int lane = threadIdx.x % 32;
+  const std::int64_t columns = (task.num_heads + 2 * task.cache.num_kv_heads) * L::kHeadDim;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int row = group * kGroupRows + threadIdx.x / 32 % 4 * 16 + lane / 4 + half * 8;
     const int query = row / task.heads, head = row % task.heads;
     const T* from = static_cast<const T*>(task.qkv) + (work.span.first + query) * columns +
-                    (work.kv_head * task.heads + head) * head_dim;
+                    (work.kv_head * task.heads + head) * L::kHeadDim;
 #pragma unroll
     for (int i = 0; i < L::kHalves * 8; ++i) {
-      const int column = i * 8 + lane % 4 * 2;
-      std::uint32_t pair = 0;
-      if (query < work.span.count && column < head_dim) pair = load_pair(from + column);
-      queries.pairs[i / 2][i % 2 * 2 + half] = pair;
+      float2 two = {0, 0};
+      if (query < work.span.count) two = load_two(from + i * 8 + lane % 4 * 2);
+      queries.pairs[i / 2][i % 2 * 2 + half] = operand_pair<L>(two.x, two.y);
     }
   }
 }
@@ -342,48 +362,36 @@ __device__ inline void weigh(float (&scores)[32], const AttentionTask& task, con
   }
 }
 
+template <class L>
 __device__ inline void pack_weights(const float (&scores)[32], std::uint32_t (&weights)[16]) {
 #pragma unroll
-  for (int i = 0; i < 16; ++i) weights[i] = pair_of(scores[2 * i], scores[2 * i + 1]);
+  for (int i = 0; i < 16; ++i) weights[i] = operand_pair<L>(scores[2 * i], scores[2 * i + 1]);
 }
 
-// Attention of a warpgroup's rows over tiles [first, end); `base_use` counts the ring's uses. Leaves sums
-// that are not yet divided by l.
+// Attention of a warpgroup's rows over tiles [first, end), the first of which is at `at` in the ring. Leaves
+// sums that are not yet divided by l.
 template <class L>
 __device__ void attend(const AttentionTask& task, const Work& work, const Rows& rows, Queries<L>& queries,
-                       const char* ring, std::uint64_t* full, std::uint64_t* empty, int first, int end,
+                       const char* ring, Rings<L>& rings, RingPlace& at, int first, int end,
                        float (&sums)[L::kHalves][32], float (&m)[2], float (&l)[2]) {
   float scores[32], keep[2];
   std::uint32_t weights[16] = {};
-  const auto stage_of = [&](int tile) { return static_cast<unsigned>(tile - work.first_tile) % L::kStages; };
-  const auto wait_for = [&](int tile) {
-    barrier_wait(full + stage_of(tile), static_cast<unsigned>(tile - work.first_tile) / L::kStages % 2);
-  };
-  // With two warpgroups, one multiplies while the other weighs (Shah et al. 2024, section 3.1): each waits
-  // for its turn to ask for products and then lets the other ask.
-  const auto wait_for_turn = [&] {
-    if constexpr (!L::kDividesContext) sync_threads_of(kFirstTurn + threadIdx.x / 128, 256);
-  };
-  const auto pass_turn = [&] {
-    if constexpr (!L::kDividesContext) arrive_at(kFirstTurn + 1 - threadIdx.x / 128, 256);
-  };
-  const auto multiply_keys = [&](int tile) {
-    const std::uint32_t k = tile_descriptor(ring + stage_of(tile) * 2 * L::kTileBytes);
+  const auto multiply_keys = [&](int stage) {
+    const std::uint32_t k = tile_descriptor(ring + stage * 2 * L::kTileBytes);
 #pragma unroll
     for (int step = 0; step < L::kHalves * 4; ++step)
-      RegisterProduct<64, false>::add(scores, queries.pairs[step],
-                                      k + step / 4 * (L::kHalfBytes >> 4) + step % 4 * 2, step > 0);
+      Product<L, false>::add(scores, queries.pairs[step], k + step / 4 * (L::kHalfBytes >> 4) + step % 4 * 2,
+                             step > 0);
     products_commit();
   };
-  const auto multiply_values = [&](int tile) {
-    const char* values = ring + stage_of(tile) * 2 * L::kTileBytes + L::kTileBytes;
+  const auto multiply_values = [&](int stage, bool adds) {
+    const char* values = ring + stage * 2 * L::kTileBytes + L::kTileBytes;
 #pragma unroll
     for (int half = 0; half < L::kHalves; ++half) {
       const std::uint32_t v = transposed_tile_descriptor(values + half * L::kHalfBytes);
 #pragma unroll
       for (int step = 0; step < 4; ++step)
-        RegisterProduct<64, true>::add(sums[half], weights + 4 * step, v + step * (2048 >> 4),
-                                       tile > first || step > 0);
+        Product<L, true>::add(sums[half], weights + 4 * step, v + step * (2048 >> 4), adds || step > 0);
     }
     products_commit();
   };
@@ -397,35 +405,34 @@ __device__ void attend(const AttentionTask& task, const Work& work, const Rows& 
 #pragma unroll
     for (int half = 0; half < L::kHalves; ++half) hold(sums[half]);
   };
+  const bool signals = threadIdx.x % 128 == 0;
 
-  wait_for(first);
-  wait_for_turn();
+  barrier_wait(rings.full + at.stage, at.parity);
   products_begin();
-  multiply_keys(first);
-  pass_turn();
+  multiply_keys(at.stage);
   products_wait<0>();
   hold(scores);
   if (rows.any) {
     weigh(scores, task, rows, first, hides(first), m, l, keep);
-    pack_weights(scores, weights);
+    pack_weights<L>(scores, weights);
   }
   for (int tile = first + 1; tile < end; ++tile) {
-    wait_for(tile);
+    const int before = at.stage;
+    at.advance(L::kStages);
+    barrier_wait(rings.full + at.stage, at.parity);
     hold(weights);
     hold(scores);
     hold_sums();
-    wait_for_turn();
     products_begin();
-    multiply_keys(tile);
-    multiply_values(tile - 1);
-    pass_turn();
+    multiply_keys(at.stage);
+    multiply_values(before, tile > first + 1);
     products_wait<1>();
     hold(scores);
     if (rows.any) weigh(scores, task, rows, tile, hides(tile), m, l, keep);
     products_wait<0>();
     hold_sums();
     hold(weights);
-    if (threadIdx.x % 128 == 0) barrier_arrive(empty + stage_of(tile - 1));
+    if (signals) barrier_arrive(rings.empty + before);
     if (rows.any) {
       // Maxima seldom move after the first tiles.
       if (__any_sync(~0u, keep[0] != 1 || keep[1] != 1)) {
@@ -434,16 +441,17 @@ __device__ void attend(const AttentionTask& task, const Work& work, const Rows& 
 #pragma unroll
           for (int i = 0; i < 32; ++i) sums[half][i] *= keep[i / 2 % 2];
       }
-      pack_weights(scores, weights);
+      pack_weights<L>(scores, weights);
     }
   }
   hold(weights);
   hold_sums();
   products_begin();
-  multiply_values(end - 1);
+  multiply_values(at.stage, end > first + 1);
   products_wait<0>();
   hold_sums();
-  if (threadIdx.x % 128 == 0) barrier_arrive(empty + stage_of(end - 1));
+  if (signals) barrier_arrive(rings.empty + at.stage);
+  at.advance(L::kStages);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     l[half] += __shfl_xor_sync(~0u, l[half], 1);
@@ -467,8 +475,7 @@ __device__ void each_two_sums(const AttentionTask& task, const Work& work, int g
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         const int column = d * 64 + i * 8 + lane % 4 * 2;
-        if (column < task.cache.head_dim)
-          body(at, half, column, sums[d][4 * i + 2 * half], sums[d][4 * i + 2 * half + 1]);
+        body(at, half, column, sums[d][4 * i + 2 * half], sums[d][4 * i + 2 * half + 1]);
       }
   }
 }
@@ -493,7 +500,7 @@ __device__ void write_rows(const AttentionTask& task, const Work& work, int grou
 template <class L>
 __device__ void join_blocks(const AttentionTask& task, const Work& work, const float (&sums)[L::kHalves][32],
                             const float (&m)[2], const float (&l)[2]) {
-  const int head_dim = static_cast<int>(task.cache.head_dim), width = head_dim + 2;
+  constexpr int head_dim = L::kHeadDim, width = head_dim + 2;
   const int rows = work.span.count * task.heads;
   // Rows of this KV head, which need not be those of a token one after another.
   float* first = task.partial +
@@ -537,106 +544,114 @@ __device__ void join_blocks(const AttentionTask& task, const Work& work, const f
   }
 }
 
-template <class L>
-__device__ void consume(const AttentionTask& task, const Work& work, int group, Queries<L>& queries,
-                        const char* ring, float* joined, std::uint64_t* full, std::uint64_t* empty) {
-  const int lane = threadIdx.x % 32, warp_row = group * kGroupRows + threadIdx.x / 32 % 4 * 16;
-  const int all_rows = work.span.count * task.heads;
-  Rows rows;
-  rows.any = warp_row < all_rows;
+// A warpgroup takes the block's works.
+template <class L, class T>
+__device__ void consume(const AttentionTask& task, Rings<L>& rings, const char* ring, float* joined) {
+  const int lane = threadIdx.x % 32, group = threadIdx.x / 128;
+  const int warp_row = group * kGroupRows + threadIdx.x / 32 % 4 * 16;
+  [[maybe_unused]] float* mine = joined + group * L::kJoinedFloats + threadIdx.x % 128;
+  RingPlace works_at, at;
+  Queries<L> queries;
+  Work next = next_work(rings, works_at);
+  if (next.span.count > 0) load_queries<L, T>(task, next, group, queries);
+  while (next.span.count > 0) {
+    const Work work = next;
+    const int all_rows = work.span.count * task.heads;
+    Rows rows;
+    rows.any = warp_row < all_rows;
 #pragma unroll
-  for (int half = 0; half < 2; ++half)
-    rows.position[half] =
-        work.first_position + min(warp_row + lane / 4 + half * 8, all_rows - 1) / task.heads;
-
-  float sums[L::kHalves][32], m[2] = {-INFINITY, -INFINITY}, l[2] = {0, 0};
-#pragma unroll
-  for (int half = 0; half < L::kHalves; ++half)
-#pragma unroll
-    for (int i = 0; i < 32; ++i) sums[half][i] = 0;
-  if constexpr (L::kDividesContext) {
-    attend<L>(task, work, rows, queries, ring, full, empty, work.first_tile, work.last_tile + 1, sums, m, l);
-    if (work.parts > 1)
-      join_blocks<L>(task, work, sums, m, l);
-    else
-      write_rows<L>(task, work, group, sums, l);
-  } else {
-    float joined_m[2] = {-INFINITY, -INFINITY}, joined_l[2] = {0, 0};
-    float* mine = joined + threadIdx.x % 128;
+    for (int half = 0; half < 2; ++half)
+      rows.position[half] =
+          work.first_position + min(warp_row + lane / 4 + half * 8, all_rows - 1) / task.heads;
+    float sums[L::kHalves][32] = {}, m[2], l[2];
+    [[maybe_unused]] float joined_m[2] = {-INFINITY, -INFINITY}, joined_l[2] = {0, 0};
     for (int tile = work.first_tile; tile <= work.last_tile;) {
       const int end = min(work.last_tile + 1, (tile / kSplitTiles + 1) * kSplitTiles);
       m[0] = m[1] = -INFINITY;
       l[0] = l[1] = 0;
-      attend<L>(task, work, rows, queries, ring, full, empty, tile, end, sums, m, l);
-      const bool is_first = tile == work.first_tile, is_last = end > work.last_tile;
+      attend<L>(task, work, rows, queries, ring, rings, at, tile, end, sums, m, l);
+      [[maybe_unused]] const bool is_first = tile == work.first_tile, is_last = end > work.last_tile;
       tile = end;
-      if (is_first && is_last) {
-        joined_l[0] = l[0];
-        joined_l[1] = l[1];
-        break;
-      }
-      Factors f[2];
+      if constexpr (!L::kDividesContext) {
+        if (is_first && is_last) break;
+        Factors f[2];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        f[half] = join_factors(joined_m[half], joined_l[half], m[half], l[half]);
-        joined_m[half] = f[half].m;
-        joined_l[half] = f[half].l;
-      }
-#pragma unroll
-      for (int d = 0; d < L::kHalves; ++d)
-#pragma unroll
-        for (int i = 0; i < 32; ++i) {
-          float& kept = mine[(d * 32 + i) * 128];
-          sums[d][i] = join_sums(is_first ? 0.f : kept, sums[d][i], f[i / 2 % 2]);
-          if (!is_last) kept = sums[d][i];
+        for (int half = 0; half < 2; ++half) {
+          f[half] = join_factors(joined_m[half], joined_l[half], m[half], l[half]);
+          m[half] = joined_m[half] = f[half].m;
+          l[half] = joined_l[half] = f[half].l;
         }
+#pragma unroll
+        for (int d = 0; d < L::kHalves; ++d)
+#pragma unroll
+          for (int i = 0; i < 32; ++i) {
+            float& kept = mine[(d * 32 + i) * 128];
+            sums[d][i] = join_sums(is_first ? 0.f : kept, sums[d][i], f[i / 2 % 2]);
+            if (!is_last) kept = sums[d][i];
+          }
+      }
     }
-    write_rows<L>(task, work, group, sums, joined_l);
+    // The next work's queries are on their way while these rows are written.
+    next = next_work(rings, works_at);
+    if (next.span.count > 0) load_queries<L, T>(task, next, group, queries);
+    if constexpr (L::kDividesContext) {
+      if (work.parts > 1) {
+        join_blocks<L>(task, work, sums, m, l);
+        continue;
+      }
+    }
+    write_rows<L>(task, work, group, sums, l);
   }
 }
 
 template <int kGroups, int kDim, class T, class C>
-__global__ void __launch_bounds__(Layout<kGroups, kDim>::kThreads, kGroups == 1 ? 2 : 1)
+__global__ void __launch_bounds__(Layout<kGroups, kDim, C>::kThreads, Layout<kGroups, kDim, C>::kBlocks)
     tile_attention_kernel(const __grid_constant__ AttentionTask task) {
-  using L = Layout<kGroups, kDim>;
+  using L = Layout<kGroups, kDim, C>;
   extern __shared__ char memory[];
-  __shared__ std::uint64_t full[L::kStages], empty[L::kStages];
+  __shared__ Rings<L> rings;
   char* ring = memory + (1024 - shared_address(memory) % 1024) % 1024;
-  float* joined = reinterpret_cast<float*>(ring + L::kStages * 2 * L::kTileBytes);
+  char* landings = L::kConverts ? ring + L::kRingBytes : ring;
+  float* joined = reinterpret_cast<float*>(ring + L::kRingBytes + L::kCodeBytes);
+  const int warp = static_cast<int>(threadIdx.x) / 32 - kGroups * 4;  // of the producers
   let_next_kernel_begin();
   if (threadIdx.x == 0) {
-    for (int stage = 0; stage < L::kStages; ++stage) {
-      barrier_init(full + stage, 1);
-      barrier_init(empty + stage, kGroups);
-    }
+    const auto init = [](auto& barriers, int arrivals) {
+      for (std::uint64_t& barrier : barriers) barrier_init(&barrier, arrivals);
+    };
+    init(rings.works_full, 1);
+    init(rings.works_empty, kGroups * 4 + L::kFinishers);
+    init(rings.landed, 1);
+    init(rings.taken, L::kFinishers);
+    init(rings.full, L::kFinishers);
+    init(rings.empty, kGroups);
     barrier_init_visible();
   }
   __syncthreads();
   // The step's numbers were there before its first kernel.
-  const Work work = find_work<L>(task);
-  if (work.span.count == 0) return wait_for_earlier_kernels();
-  if (threadIdx.x >= kGroups * 128) {
+  if (warp >= 0) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(L::kProducerRegisters));
-    Producer<L, C>(task, work, ring, full, empty).run();
+    if (warp == 0)
+      Producer<L>(task, landings, rings).run();
+    else if (warp <= L::kFinishers)
+      finish<L>(rings, ring, landings, warp - 1);
+    wait_for_earlier_kernels();
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(L::kConsumerRegisters));
-    const int group = threadIdx.x / 128;
     wait_for_earlier_kernels();
-    if (kGroups == 2 && group == 1) arrive_at(kFirstTurn, 256);  // the first turn is the first warpgroup's
-    Queries<L> queries;
-    load_queries<L, T>(task, work, group, queries);
-    consume<L>(task, work, group, queries, ring, joined + group * L::kJoinedFloats, full, empty);
+    consume<L, T>(task, rings, ring, joined);
   }
 }
 
 template <int kGroups, int kDim, class T, class C>
-void start(const AttentionTask& task, dim3 grid, cudaStream_t stream) {
-  using L = Layout<kGroups, kDim>;
+void start(const AttentionTask& task, cudaStream_t stream) {
+  using L = Layout<kGroups, kDim, C>;
   const auto kernel = tile_attention_kernel<kGroups, kDim, T, C>;
   static const cudaError_t allowed =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes);
   (void)allowed;  // the launch fails if this did
-  launch(kernel, grid, L::kThreads, L::kBytes, stream, task);
+  const auto blocks = std::min(static_cast<unsigned>(task.works), L::kBlocks * multiprocessors());
+  launch(kernel, blocks, L::kThreads, L::kBytes, stream, task);
 }
 
 // Sequences of at most so many queries have their context divided among blocks: all, where that is few, else
@@ -653,8 +668,9 @@ int splits_of(const StepView& step) {
 
 bool supports_tile_attention(std::int64_t num_heads, const StepView& step, const CacheView& cache) {
   const std::int64_t size = cache.block_size;
-  return cache.head_dim <= 128 && cache.head_dim % 8 == 0 && num_heads / cache.num_kv_heads <= kGroupRows &&
-         (size & (size - 1)) == 0 && cache.type != Float::kF32 &&
+  // Swizzled rows repeat after eight.
+  return (cache.head_dim == 64 || cache.head_dim == 128) && num_heads / cache.num_kv_heads <= kGroupRows &&
+         size >= 8 && (size & (size - 1)) == 0 && cache.type != Float::kF32 &&
          step.sequences * cache.num_kv_heads <= kMostCounters;
 }
 
@@ -674,7 +690,7 @@ void tile_attention(Values qkv, std::int64_t num_heads, const StepView& step, st
   AttentionTask task{
       .key_tiles = {},
       .value_tiles = {},
-      .in_boxes = false,
+      .query_tiles = {},
       .qkv = qkv.data,
       .num_heads = static_cast<int>(num_heads),
       .heads = heads,
@@ -690,34 +706,42 @@ void tile_attention(Values qkv, std::int64_t num_heads, const StepView& step, st
       .most_queries = most_divided_queries(step, heads),
       .partial = reinterpret_cast<float*>(static_cast<char*>(workspace) + kAttentionCounterBytes),
       .arrivals = static_cast<int*>(workspace),
+      .next_work = static_cast<int*>(workspace) + kMostCounters,
       .splits = splits_of(step),
-      .prompt_spans = static_cast<int>(step.tokens / (kPromptRows / heads) + step.sequences)};
-  // Swizzled rows repeat after eight.
-  if (cache.type == Float::kBf16 && cache.head_dim % 64 == 0 && cache.block_size >= 8) {
-    const int rows = static_cast<int>(std::min<std::int64_t>(cache.block_size, kTileKeys));
-    const std::int64_t slots = cache.num_blocks * cache.block_size;
-    const std::int64_t stride = cache.num_kv_heads * cache.head_dim;
-    task.key_tiles = tile_map(cache.keys, sizeof(bf16), slots, stride, rows);
-    task.value_tiles = tile_map(cache.values, sizeof(bf16), slots, stride, rows);
-    task.in_boxes = true;
-  }
-  const auto kv_heads = static_cast<unsigned>(cache.num_kv_heads);
-  const dim3 divided(static_cast<unsigned>(task.splits), kv_heads, static_cast<unsigned>(step.sequences));
+      .works = 0};
+  const int rows = static_cast<int>(std::min<std::int64_t>(cache.block_size, kTileKeys));
+  const std::int64_t slots = cache.num_blocks * cache.block_size;
+  const std::int64_t stride = cache.num_kv_heads * cache.head_dim;
+  const auto map_of = [&](const void* data) {
+    return cache.type == Float::kBf16
+               ? tile_map(data, sizeof(bf16), slots, stride, rows)
+               : code_tile_map(data, slots, stride, static_cast<int>(cache.head_dim), rows);
+  };
+  task.key_tiles = map_of(cache.keys);
+  task.value_tiles = map_of(cache.values);
   const auto start_both = [&](auto dim, auto* rows, auto* kind) {
     constexpr int kDim = decltype(dim)::value;
     using T = std::remove_pointer_t<decltype(rows)>;
     using C = std::remove_pointer_t<decltype(kind)>;
-    start<1, kDim, T, C>(task, divided, stream);
+    // The shortest sequence has at least the queries that are left when all others are as long as can be.
+    if (step.tokens - (step.sequences - 1) * step.longest_query <= task.most_queries) {
+      task.works = static_cast<int>(task.splits * cache.num_kv_heads * step.sequences);
+      start<1, kDim, T, C>(task, stream);
+    }
     if (step.longest_query <= task.most_queries) return;
-    const std::int64_t queries = Layout<2, kDim>::kRows / heads;
-    const dim3 whole(static_cast<unsigned>(step.tokens / queries + step.sequences), kv_heads);
-    static_assert(Layout<2, kDim>::kRows == kPromptRows);
-    if (std::is_same_v<T, bf16> && task.in_boxes && step.tokens >= kPromptTokens)
+    constexpr int kRows = Layout<2, kDim, C>::kRows;
+    static_assert(kRows == kPromptRows);
+    task.works = static_cast<int>((step.tokens / (kRows / heads) + step.sequences) * cache.num_kv_heads);
+    if (std::is_same_v<T, bf16> && std::is_same_v<C, bf16> && out.type == Float::kBf16 &&
+        step.tokens >= kPromptTokens) {
+      task.query_tiles = head_tile_map(qkv.data, step.tokens, (num_heads + 2 * cache.num_kv_heads) * kDim,
+                                       kDim, heads, kRows / heads);
       return prompt_attention(task, stream);
-    start<2, kDim, T, C>(task, whole, stream);
+    }
+    start<2, kDim, T, C>(task, stream);
   };
   const auto with_dim = [&](auto* rows, auto* kind) {
-    if (cache.head_dim <= 64)
+    if (cache.head_dim == 64)
       start_both(std::integral_constant<int, 64>(), rows, kind);
     else
       start_both(std::integral_constant<int, 128>(), rows, kind);
