@@ -11,6 +11,7 @@
 #include "backend/cuda/large_int8.h"
 #include "backend/cuda/sliced_linear.h"
 #include "backend/cuda/streamed_linear.h"
+#include "backend/cuda/tile_attention.h"
 #include "backend/cuda/wide_panels.h"
 #include "base/check.h"
 #include "base/clock.h"
@@ -514,12 +515,13 @@ void CudaBackend::attention(const AttentionShape& shape, CacheLayer layer, std::
   check(cache_ != nullptr, "begin_step came first");
   check(qkv.columns() == shape.qkv_columns() && qkv.rows() == step_.tokens, "qkv has a row per token");
   check(out.columns() == shape.num_heads * shape.head_dim, "the output has a column per head and dimension");
+  const cuda::CacheView cache = cache_->layer(layer);
   check(shape.head_dim % 8 == 0 && shape.head_dim <= 256 &&
-            shape.num_heads / shape.num_kv_heads <= (shape.head_dim <= 128 ? 64 : 8),
+            (shape.num_heads / shape.num_kv_heads <= 8 ||
+             cuda::supports_tile_attention(shape.num_heads, step_, cache)),
         "the attention kernels have this shape");
   auto& encoded = dynamic_cast<CudaLinearInput&>(out);
   encoded.resize(step_.tokens, encoding.type);
-  const cuda::CacheView cache = cache_->layer(layer);
   const std::size_t workspace = cuda::attention_workspace(step_, shape.num_heads, cache);
   if (partial_.size() < workspace) {
     partial_.grow(workspace);

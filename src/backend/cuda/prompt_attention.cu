@@ -380,7 +380,7 @@ __device__ void consume(const AttentionTask& task, Tiles<kDim> tiles, Rings& rin
   Output<kDim> out = {};
   Span span = {};  // of the rows whose sums are computed
   int kv_head = 0;
-  float l[2];
+  float l[2] = {1, 1};
   bool has_before = false, has_output = false;
   RingPlace at, key_at, value_at, value_before;  // value_before: of the tile whose values are multiplied next
   for (;; at.advance(kWorks)) {
