@@ -260,6 +260,13 @@ class Backend {
   virtual void rope_and_store(const AttentionShape& shape, const RopeTable& rope, CacheLayer layer,
                               Matrix& qkv) = 0;
 
+  // linear() into `qkv`, then rope_and_store(). Of qkv the columns of q alone are there afterwards.
+  virtual void qkv_linear(const LinearInput& in, const LinearWeight& weight, const AttentionShape& shape,
+                          const RopeTable& rope, CacheLayer layer, Matrix& qkv) {
+    linear(in, weight, qkv);
+    rope_and_store(shape, rope, layer, qkv);
+  }
+
   // Causal attention of every query over its sequence's cached keys, softmax(q k / sqrt(head_dim)) v.
   // With sliding_window w > 0 a query at position p sees positions (p - w, p]. out [tokens, heads *
   // head_dim].

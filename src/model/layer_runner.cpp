@@ -62,8 +62,7 @@ void LayerRunner::run_layer(const LayerWeights& weights, std::int64_t index, Cac
   cache_layer.value_scale = weights.value_scale.value_or(1);
   add_and_norm(*weights.input_layernorm, encoding_for(*weights.qkv), *hidden_input_);
   if (observer) (*observer)(InputSite::kQkv, -1, *hidden_input_);
-  backend_.linear(*hidden_input_, *weights.qkv, *qkv_);
-  backend_.rope_and_store(attention_, rope_, cache_layer, *qkv_);
+  backend_.qkv_linear(*hidden_input_, *weights.qkv, attention_, rope_, cache_layer, *qkv_);
   backend_.attention(attention_, cache_layer, sliding_window_[static_cast<std::size_t>(index)], *qkv_,
                      encoding_for(*weights.o_proj), *attention_output_);
   if (observer) (*observer)(InputSite::kOutput, -1, *attention_output_);

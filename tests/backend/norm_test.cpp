@@ -68,9 +68,10 @@ struct NormCase {
 };
 
 TEST(AddRmsNorm, AgreesWithReference) {
-  const std::vector<NormCase> cases{{1, 576, true, {}},  {7, 576, true, {}, DType::kF32},
-                                    {33, 64, false, {}}, {20, 100, true, {19, 3, 4}, DType::kF16},
-                                    {5, 33, false, {0}}, {130, 2048, true, {}}};
+  const std::vector<NormCase> cases{{1, 576, true, {}},   {7, 576, true, {}, DType::kF32},
+                                    {33, 64, false, {}},  {20, 100, true, {19, 3, 4}, DType::kF16},
+                                    {5, 33, false, {0}},  {130, 2048, true, {}},
+                                    {512, 2176, true, {}}};
   Random random(6);
   for (const NormCase& one : cases) {
     SCOPED_TRACE(testing::Message() << one.rows << " x " << one.columns);

@@ -20,6 +20,7 @@
 #include "backend/cuda/cuda_matrix.h"
 #include "backend/cuda/experts.h"
 #include "backend/cuda/large_linear.h"
+#include "backend/cuda/tiled_linear.h"
 
 namespace bise {
 
@@ -30,6 +31,8 @@ class CudaBackend final : public Backend {
   static constexpr std::int64_t kPanelRows = 512;
   // From so many rows on the products of codes scale their sums themselves.
   static constexpr std::int64_t kScaledRows = 384;
+  // From so many rows on gate and up, and queries, keys and values, are products of tiled_linear.h.
+  static constexpr std::int64_t kTiledRows = 512;
 
   explicit CudaBackend(int device);
   ~CudaBackend() override;
@@ -65,6 +68,8 @@ class CudaBackend final : public Backend {
                     LinearInput& out) override;
   void rope_and_store(const AttentionShape& shape, const RopeTable& rope, CacheLayer layer,
                       Matrix& qkv) override;
+  void qkv_linear(const LinearInput& in, const LinearWeight& weight, const AttentionShape& shape,
+                  const RopeTable& rope, CacheLayer layer, Matrix& qkv) override;
   void attention(const AttentionShape& shape, CacheLayer layer, std::int64_t sliding_window,
                  const Matrix& qkv, InputEncoding encoding, LinearInput& out) override;
   void experts(const LinearInput& in, const ExpertWeights& weights, Matrix& out) override;
@@ -102,11 +107,20 @@ class CudaBackend final : public Backend {
   LargeSums multiply_to_sums(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight);
   void multiply_large(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight,
                       cuda::Values out);
+  // The weight for products of many rows: expanded to bf16 where its codes are not the operands.
+  const void* large_weight(const CudaLinearWeight& weight);
+  // Whether tiled_linear() takes the product of what operand_of() gave.
+  static bool is_tiled(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight,
+                       cuda::TiledResult result);
+  void multiply_tiled(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight,
+                      cuda::TiledResult result, const cuda::TiledHeads& heads, void* out);
   void copy_to_host(const void* device, void* host, std::size_t bytes);
   // A step's numbers, gathered in page-locked memory and copied together: of `sequences` sequences, of which
   // the batch has the first, with tables of `width` blocks.
   void upload_step(const Batch& batch, std::int64_t sequences, std::int64_t width);
   const float* rope_table(const RopeTable& rope);
+  // Of this step (cuda::rope_angles).
+  const float* step_angles(const RopeTable& rope);
 
   std::string name_;
   cudaStream_t stream_ = nullptr;
@@ -123,6 +137,9 @@ class CudaBackend final : public Backend {
   // results of attention.
   DeviceBuffer streamed_, inputs_, sums_, expanded_, partial_, gate_up_, draw_parts_;
   std::vector<std::pair<std::vector<float>, DeviceBuffer>> rope_tables_;
+  DeviceBuffer angles_;
+  std::vector<float> angles_of_;  // the frequencies; empty when the step has none yet
+  float angles_factor_ = 1;
 };
 
 }  // namespace bise

@@ -103,6 +103,9 @@ struct CacheView {
 // rope.cu: Backend::rope_and_store. `inv_freq` [head_dim / 2].
 void rope_and_store(Values qkv, std::int64_t num_heads, const float* inv_freq, float attention_factor,
                     const StepView& step, std::int64_t group, const CacheView& cache, cudaStream_t stream);
+// Each token's cosines and sines, [tokens, half] pairs.
+void rope_angles(const float* inv_freq, std::int64_t half, float attention_factor, const StepView& step,
+                 float* angles, cudaStream_t stream);
 
 // attention.cu and tile_attention.cu: Backend::attention, into `out`, float32 or bf16, rows of `out_stride`
 // values. `workspace` holds attention_workspace() bytes, zero at first. longest_query and longest_context of

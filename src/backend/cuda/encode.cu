@@ -14,11 +14,13 @@ __global__ void __launch_bounds__(kMostRowThreads)
   __shared__ float scratch[32];
   let_next_kernel_begin();
   wait_for_earlier_kernels();
-  float values[kVectors][kWide] = {};
+  WideRaw<T> row[kVectors] = {};
 #pragma unroll
   for (int v = 0; v < kVectors; ++v)
-    if (wide_column(v) < out.columns) load_wide(in + blockIdx.x * out.columns + wide_column(v), values[v]);
-  encode_vectors(blockIdx.x, out, static_scale, scratch, values);
+    if (wide_column(v) < out.columns)
+      row[v] = *reinterpret_cast<const WideRaw<T>*>(in + blockIdx.x * out.columns + wide_column(v));
+  encode_loaded<kVectors>(blockIdx.x, out, static_scale, scratch,
+                          [&](int v, float(&values)[kWide]) { load_wide(row[v].values, values); });
 }
 
 // Of any width.
@@ -29,15 +31,6 @@ __global__ void encode_kernel(const T* in, float static_scale, Encoded out) {
   wait_for_earlier_kernels();
   const T* row = in + blockIdx.x * out.columns;
   encode_row(blockIdx.x, out, static_scale, scratch, [&](std::int64_t c) { return load_value(row + c); });
-}
-
-// Exponential and reciprocal of the special function unit: a relative error of some 2^-21, well under what
-// any encoding rounds.
-__device__ inline float gated(float gate, float up) {
-  float exponential, sigmoid;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(exponential) : "f"(gate * -1.44269504f));
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(sigmoid) : "f"(1.f + exponential));
-  return gate * sigmoid * up;
 }
 
 // values *= row_scale * column scales, + bias, of a vector of sums.
@@ -81,7 +74,7 @@ __global__ void __launch_bounds__(kMost, kMostRowThreads / kMost)
       scale_wide(scales, row_scale, out.columns + wide_column(v), up);
     }
 #pragma unroll
-    for (int i = 0; i < kWide; ++i) values[v][i] = gated(values[v][i], up[i]);
+    for (int i = 0; i < kWide; ++i) values[v][i] = gate_times_up(values[v][i], up[i]);
   }
   encode_vectors(blockIdx.x, out, static_scale, scratch, values);
 }
@@ -93,8 +86,9 @@ __global__ void gate_kernel(const T* gate_up, float static_scale, Encoded out) {
   let_next_kernel_begin();
   wait_for_earlier_kernels();
   const T* row = gate_up + blockIdx.x * 2 * out.columns;
-  encode_row(blockIdx.x, out, static_scale, scratch,
-             [&](std::int64_t c) { return gated(load_value(row + c), load_value(row + out.columns + c)); });
+  encode_row(blockIdx.x, out, static_scale, scratch, [&](std::int64_t c) {
+    return gate_times_up(load_value(row + c), load_value(row + out.columns + c));
+  });
 }
 
 __device__ inline float code_value(const Encoded& in, std::int64_t index) {
@@ -151,7 +145,9 @@ __global__ void convert_kernel(const In* in, std::int64_t count, Out* out) {
 void encode(Values in, std::int64_t rows, float static_scale, Encoded out, cudaStream_t stream) {
   with_type(in, [&](auto* values) {
     using T = std::remove_pointer_t<decltype(values)>;
-    if (const RowShape shape = row_shape(out.columns, out.stride); shape.vectors > 0)
+    // Many rows, which are bf16, are bound by memory: short blocks, so that more of them are on their way.
+    const std::int64_t most = std::is_same_v<T, bf16> ? short_row_threads(out.stride) : kMostRowThreads;
+    if (const RowShape shape = row_shape(out.columns, out.stride, most); shape.vectors > 0)
       return with_vectors(shape.vectors, [&](auto vectors) {
         launch(encode_vectors_kernel<decltype(vectors)::value, T>, static_cast<unsigned>(rows), shape.threads,
                0, stream, values, static_scale, out);

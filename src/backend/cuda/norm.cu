@@ -7,6 +7,7 @@ namespace bise::cuda {
 namespace {
 
 constexpr int kThreads = 256;  // of the addition
+constexpr std::int64_t kManyRows = 512;
 
 // Adds to the rows that are not normed. (When all are, the norm adds.)
 template <class T>
@@ -94,7 +95,11 @@ void add_rms_norm(Values delta, float* residual, std::int64_t residual_rows, con
       launch(add_kernel<T>, blocks_for(all, kThreads), kThreads, 0, stream, addend, residual, all);
       fused = nullptr;
     }
-    if (const RowShape shape = row_shape(out.columns, out.stride); shape.vectors > 0) {
+    // Short blocks keep the memory busier, long ones have a single row sooner.
+    const std::int64_t most = count >= kManyRows
+                                  ? std::min<std::int64_t>(kMostRowThreads, 2 * short_row_threads(out.stride))
+                                  : kMostRowThreads;
+    if (const RowShape shape = row_shape(out.columns, out.stride, most); shape.vectors > 0) {
       with_vectors(shape.vectors, [&](auto vectors) {
         launch(norm_vectors_kernel<decltype(vectors)::value, T>, static_cast<unsigned>(count), shape.threads,
                0, stream, fused, residual, weight, eps, static_scale, rows, out);

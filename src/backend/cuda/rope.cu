@@ -126,7 +126,25 @@ __global__ void __launch_bounds__(kMostRowThreads)
   }
 }
 
+__global__ void angles_kernel(const std::int32_t* positions, std::int64_t count, int half,
+                              const float* inv_freq, float attention_factor, float2* angles) {
+  let_next_kernel_begin();
+  wait_for_earlier_kernels();
+  const std::int64_t i = blockIdx.x * std::int64_t{kThreads} + threadIdx.x;
+  if (i >= count) return;
+  float sine, cosine;
+  sincosf(static_cast<float>(positions[i / half]) * inv_freq[i % half], &sine, &cosine);
+  angles[i] = {cosine * attention_factor, sine * attention_factor};
+}
+
 }  // namespace
+
+void rope_angles(const float* inv_freq, std::int64_t half, float attention_factor, const StepView& step,
+                 float* angles, cudaStream_t stream) {
+  const std::int64_t count = step.tokens * half;
+  launch(angles_kernel, blocks_for(count, kThreads), kThreads, 0, stream, step.positions, count,
+         static_cast<int>(half), inv_freq, attention_factor, reinterpret_cast<float2*>(angles));
+}
 
 void rope_and_store(Values qkv, std::int64_t num_heads, const float* inv_freq, float attention_factor,
                     const StepView& step, std::int64_t group, const CacheView& cache, cudaStream_t stream) {

@@ -3,6 +3,7 @@
 // are multiples of 8 and not too large; encode_row() of device_math.cuh takes the others.
 #pragma once
 
+#include <algorithm>
 #include <cfloat>
 
 #include "backend/cuda/device_math.cuh"
@@ -20,6 +21,11 @@ inline RowShape row_shape(std::int64_t columns, std::int64_t stride,
   const std::int64_t all = stride / kWide, vectors = (all + most_threads - 1) / most_threads;
   if (columns % kWide != 0 || vectors > kMostVectors) return {};
   return {static_cast<int>(vectors), static_cast<unsigned>(((all + vectors - 1) / vectors + 31) / 32 * 32)};
+}
+// As few threads as hold a row, but for short ones.
+inline std::int64_t short_row_threads(std::int64_t stride) {
+  constexpr std::int64_t kLeast = 128;
+  return std::min<std::int64_t>(kMostRowThreads, std::max(kLeast, stride / kWide / kMostVectors));
 }
 // Calls body with the number of vectors as a constant.
 template <class Body>
@@ -109,24 +115,30 @@ __device__ inline std::uint32_t e4m3_codes(const float* values, float inverse) {
   return __byte_perm(low, high, 0x5410);
 }
 
-// encode_row() for a row in registers; vectors beyond the columns hold zeros.
-template <int kVectors>
-__device__ void encode_vectors(std::int64_t row, const Encoded& out, float static_scale, float* scratch,
-                               const float (&values)[kVectors][kWide]) {
+// encode_row() for a row in registers, of which load(v, values) gives vector v; vectors beyond the columns
+// are zeros.
+template <int kVectors, class Load>
+__device__ void encode_loaded(std::int64_t row, const Encoded& out, float static_scale, float* scratch,
+                              Load load) {
+  float values[kWide];
   const std::int64_t first = row * out.stride;
   if (out.encoding == Encoding::kBf16) {
 #pragma unroll
-    for (int v = 0; v < kVectors; ++v)
+    for (int v = 0; v < kVectors; ++v) {
+      load(v, values);
       if (wide_column(v) < out.stride)
-        store_wide(static_cast<bf16*>(out.codes) + first + wide_column(v), values[v]);
+        store_wide(static_cast<bf16*>(out.codes) + first + wide_column(v), values);
+    }
     return;
   }
   float scale = static_scale, largest = 0;
   if (out.encoding != Encoding::kFp8Tensor) {
 #pragma unroll
-    for (int v = 0; v < kVectors; ++v)
+    for (int v = 0; v < kVectors; ++v) {
+      load(v, values);
 #pragma unroll
-      for (int i = 0; i < kWide; ++i) largest = fmaxf(largest, fabsf(values[v][i]));
+      for (int i = 0; i < kWide; ++i) largest = fmaxf(largest, fabsf(values[i]));
+    }
     largest = row_reduce(largest, 0.f, scratch, [](float a, float b) { return fmaxf(a, b); });
   }
   const bool integers = out.encoding == Encoding::kInt8Token;
@@ -143,12 +155,21 @@ __device__ void encode_vectors(std::int64_t row, const Encoded& out, float stati
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
     if (wide_column(v) >= out.stride) continue;
+    load(v, values);
     const std::uint32_t words[2] = {
-        integers ? int8_codes(values[v], inverse) : e4m3_codes(values[v], inverse),
-        integers ? int8_codes(values[v] + 4, inverse) : e4m3_codes(values[v] + 4, inverse)};
+        integers ? int8_codes(values, inverse) : e4m3_codes(values, inverse),
+        integers ? int8_codes(values + 4, inverse) : e4m3_codes(values + 4, inverse)};
     *reinterpret_cast<uint2*>(codes + wide_column(v)) = {words[0], words[1]};
   }
   if (threadIdx.x == 0) out.scales[row] = scale;
+}
+template <int kVectors>
+__device__ void encode_vectors(std::int64_t row, const Encoded& out, float static_scale, float* scratch,
+                               const float (&vectors)[kVectors][kWide]) {
+  encode_loaded<kVectors>(row, out, static_scale, scratch, [&](int v, float(&values)[kWide]) {
+#pragma unroll
+    for (int i = 0; i < kWide; ++i) values[i] = vectors[v][i];
+  });
 }
 
 }  // namespace bise::cuda

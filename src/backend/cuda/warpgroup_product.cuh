@@ -79,6 +79,15 @@ struct RegisterProduct;
       C(d[82]), C(d[83]), C(d[84]), C(d[85]), C(d[86]), C(d[87]), C(d[88]), C(d[89]), C(d[90]), C(d[91]), \
       C(d[92]), C(d[93]), C(d[94]), C(d[95])
 
+#define BISE_REGISTERS_128(C)                                                                               \
+  BISE_REGISTERS_64(C), C(d[64]), C(d[65]), C(d[66]), C(d[67]), C(d[68]), C(d[69]), C(d[70]), C(d[71]),     \
+      C(d[72]), C(d[73]), C(d[74]), C(d[75]), C(d[76]), C(d[77]), C(d[78]), C(d[79]), C(d[80]), C(d[81]),   \
+      C(d[82]), C(d[83]), C(d[84]), C(d[85]), C(d[86]), C(d[87]), C(d[88]), C(d[89]), C(d[90]), C(d[91]),   \
+      C(d[92]), C(d[93]), C(d[94]), C(d[95]), C(d[96]), C(d[97]), C(d[98]), C(d[99]), C(d[100]), C(d[101]), \
+      C(d[102]), C(d[103]), C(d[104]), C(d[105]), C(d[106]), C(d[107]), C(d[108]), C(d[109]), C(d[110]),    \
+      C(d[111]), C(d[112]), C(d[113]), C(d[114]), C(d[115]), C(d[116]), C(d[117]), C(d[118]), C(d[119]),    \
+      C(d[120]), C(d[121]), C(d[122]), C(d[123]), C(d[124]), C(d[125]), C(d[126]), C(d[127])
+
 #define BISE_PLACES_4 "%0, %1, %2, %3"
 #define BISE_PLACES_8 BISE_PLACES_4 ", %4, %5, %6, %7"
 #define BISE_PLACES_16 BISE_PLACES_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
@@ -96,6 +105,13 @@ struct RegisterProduct;
   ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, " \
   "%83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
 
+#define BISE_PLACES_128                                                                               \
+  BISE_PLACES_64                                                                                      \
+  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, " \
+  "%83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, " \
+  "%102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, "  \
+  "%118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+
 BISE_WARPGROUP_PRODUCTS(8, BISE_PLACES_4, "4", "5", "6", BISE_REGISTERS_4)
 BISE_WARPGROUP_PRODUCTS(16, BISE_PLACES_8, "8", "9", "10", BISE_REGISTERS_8)
 BISE_WARPGROUP_PRODUCTS(32, BISE_PLACES_16, "16", "17", "18", BISE_REGISTERS_16)
@@ -104,6 +120,7 @@ BISE_WARPGROUP_PRODUCTS(64, BISE_PLACES_32, "32", "33", "34", BISE_REGISTERS_32)
 BISE_WARPGROUP_PRODUCTS(96, BISE_PLACES_48, "48", "49", "50", BISE_REGISTERS_48)
 BISE_WARPGROUP_PRODUCTS(128, BISE_PLACES_64, "64", "65", "66", BISE_REGISTERS_64)
 BISE_WARPGROUP_PRODUCTS(192, BISE_PLACES_96, "96", "97", "98", BISE_REGISTERS_96)
+BISE_WARPGROUP_PRODUCTS(256, BISE_PLACES_128, "128", "129", "130", BISE_REGISTERS_128)
 
 BISE_REGISTER_PRODUCT(8, false, "0", BISE_PLACES_4, "%4, %5, %6, %7", "8", "9", BISE_REGISTERS_4)
 BISE_REGISTER_PRODUCT(16, false, "0", BISE_PLACES_8, "%8, %9, %10, %11", "12", "13", BISE_REGISTERS_8)
@@ -130,7 +147,9 @@ BISE_REGISTER_PRODUCT(64, true, "1", BISE_PLACES_32, "%32, %33, %34, %35", "36",
 #undef BISE_PLACES_48
 #undef BISE_REGISTERS_64
 #undef BISE_REGISTERS_96
+#undef BISE_REGISTERS_128
 #undef BISE_PLACES_64
 #undef BISE_PLACES_96
+#undef BISE_PLACES_128
 
 }  // namespace bise::cuda
