@@ -320,32 +320,10 @@ CudaBackend::LargeSums CudaBackend::multiply_to_sums(const cuda::Encoded& in, st
   return {integers, {in.scales, weight.scales, linear.bias()}};
 }
 
-const void* CudaBackend::large_weight(const CudaLinearWeight& linear) {
-  const cuda::Weight& weight = linear.weight();
-  if (linear.multiplies_codes() || weight.format == cuda::WeightFormat::kBf16) return weight.codes;
-  expanded_.grow(static_cast<std::size_t>(weight.rows * weight.stride) * 2);
-  if (weight.format == cuda::WeightFormat::kInt4Panels)
-    cuda::dequantize_panels(weight, expanded_.as<void>(), stream_);
-  else
-    cuda::dequantize(weight, expanded_.as<void>(), stream_);
-  return expanded_.as<void>();
-}
-
-bool CudaBackend::is_tiled(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& linear,
-                           cuda::TiledResult result) {
-  return rows >= kTiledRows && !is_streamed(in, rows, linear) && is_large(rows, linear) && !linear.bias() &&
-         cuda::supports_tiled(linear.rows(), result);
-}
-
-void CudaBackend::multiply_tiled(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& linear,
-                                 cuda::TiledResult result, const cuda::TiledHeads& heads, void* out) {
-  cuda::tiled_linear({.in = in,
-                      .rows = rows,
-                      .weight = large_weight(linear),
-                      .weight_rows = linear.rows(),
-                      .weight_scales = linear.multiplies_codes() ? linear.weight().scales : nullptr,
-                      .out = out},
-                     result, heads, stream_);
+bool CudaBackend::is_tiled(std::int64_t rows, const CudaLinearWeight& linear) {
+  return rows >= kTiledRows && linear.multiplies_codes() &&
+         linear.weight().format == cuda::WeightFormat::kInt8 && !linear.bias() &&
+         cuda::supports_tiled(linear.rows());
 }
 
 void CudaBackend::multiply_large(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& linear,
@@ -369,7 +347,7 @@ void CudaBackend::multiply_large(const cuda::Encoded& in, std::int64_t rows, con
     return cuda::scale_sums(sums_.as<void>(), sums.integers, rows, weight.rows, sums.scales, out, stream_);
   }
   LargeLinear::Product product{.in = in.codes,
-                               .weight = large_weight(linear),
+                               .weight = weight.codes,
                                .in_scales = in.scales,
                                .weight_scales = weight.scales,
                                .rows = rows,
@@ -377,7 +355,16 @@ void CudaBackend::multiply_large(const cuda::Encoded& in, std::int64_t rows, con
                                .stride = weight.stride,
                                .out = out};
   const bool scaled_by_product = linear.multiplies_codes();
-  if (scaled_by_product) product.operands = LargeLinear::Operands::kFp8;
+  if (scaled_by_product) {
+    product.operands = LargeLinear::Operands::kFp8;
+  } else if (weight.format != cuda::WeightFormat::kBf16) {
+    expanded_.grow(static_cast<std::size_t>(weight.rows * weight.stride) * 2);
+    if (weight.format == cuda::WeightFormat::kInt4Panels)
+      cuda::dequantize_panels(weight, expanded_.as<void>(), stream_);
+    else
+      cuda::dequantize(weight, expanded_.as<void>(), stream_);
+    product.weight = expanded_.as<void>();
+  }
   const float* row_scales = scaled_by_product ? nullptr : in.scales;
   if (!linear.bias() && !row_scales) return large_.multiply(product, stream_);
   sums_.grow(static_cast<std::size_t>(rows * weight.rows) * 4);
@@ -499,11 +486,10 @@ void CudaBackend::gated_linear(const LinearInput& in, const LinearWeight& gate_u
                                         : cuda::Values{gate_up_.as<void>(), cuda::Float::kF32};
     multiply_streamed(operand, rows, linear, true, gated, out.columns());
     if (!in_place) cuda::encode(gated, rows, encoding.scale, codes, stream_);
-  } else if (is_tiled(operand, rows, linear, cuda::TiledResult::kGated)) {
-    const bool in_place = encoding.type == InputType::kNone && codes.stride == out.columns();
-    void* gated = in_place ? codes.codes : gate_up_.as<void>();
-    multiply_tiled(operand, rows, linear, cuda::TiledResult::kGated, {}, gated);
-    if (!in_place) cuda::encode({gated, cuda::Float::kBf16}, rows, encoding.scale, codes, stream_);
+  } else if (is_tiled(rows, linear)) {
+    const cuda::Values gated{gate_up_.as<void>(), cuda::Float::kBf16};
+    cuda::tiled_gated(tiled_task(operand, rows, linear, gated.data), stream_);
+    cuda::encode(gated, rows, encoding.scale, codes, stream_);
   } else if (is_large(rows, linear) && leaves_sums(linear, rows) && cuda::supports_gate_of_sums(codes)) {
     const LargeSums sums = multiply_to_sums(operand, rows, linear);
     cuda::gate_sums_and_encode(sums_.as<void>(), sums.integers, sums.scales, rows, encoding.scale, codes,
@@ -535,6 +521,16 @@ void CudaBackend::rope_and_store(const AttentionShape& shape, const RopeTable& r
   check_launch("rope_and_store");
 }
 
+cuda::TiledLinear CudaBackend::tiled_task(const cuda::Encoded& in, std::int64_t rows,
+                                          const CudaLinearWeight& linear, void* out) {
+  return {.in = in,
+          .rows = rows,
+          .weight = linear.weight().codes,
+          .weight_rows = linear.rows(),
+          .weight_scales = linear.weight().scales,
+          .out = out};
+}
+
 const float* CudaBackend::step_angles(const RopeTable& rope) {
   if (angles_of_ == rope.inv_freq && angles_factor_ == rope.attention_factor) return angles_.as<float>();
   const auto half = static_cast<std::int64_t>(rope.inv_freq.size());
@@ -553,20 +549,19 @@ void CudaBackend::qkv_linear(const LinearInput& in, const LinearWeight& weight, 
   const cuda::Encoded encoded = dynamic_cast<const CudaLinearInput&>(in).encoded();
   const cuda::CacheView cache = cache_->layer(layer);
   if (matrix.values().type != cuda::Float::kBf16 || cache.type != cuda::Float::kBf16 ||
-      shape.head_dim != cuda::kTiledHeadDim || !is_tiled(encoded, in.rows(), linear, cuda::TiledResult::kQkv))
+      shape.head_dim != cuda::kTiledHeadDim || !is_tiled(in.rows(), linear))
     return Backend::qkv_linear(in, weight, shape, rope, layer, qkv);
   check(qkv.columns() == shape.qkv_columns() && weight.rows() == qkv.columns() && in.rows() == step_.tokens,
         "qkv has a row per token");
   check(static_cast<std::int64_t>(rope.inv_freq.size()) * 2 == shape.head_dim, "a frequency per pair");
   matrix.resize(in.rows());
-  const cuda::Encoded operand = operand_of(encoded, in.rows(), linear);
-  multiply_tiled(operand, in.rows(), linear, cuda::TiledResult::kQkv,
-                 {.num_heads = shape.num_heads,
-                  .angles = step_angles(rope),
-                  .step = step_,
-                  .group = layer.group,
-                  .cache = cache},
-                 matrix.values().data);
+  cuda::tiled_qkv(tiled_task(operand_of(encoded, in.rows(), linear), in.rows(), linear, matrix.values().data),
+                  {.num_heads = shape.num_heads,
+                   .angles = step_angles(rope),
+                   .step = step_,
+                   .group = layer.group,
+                   .cache = cache},
+                  stream_);
   check_launch("qkv_linear");
 }
 

@@ -1,8 +1,8 @@
 // The backend for NVIDIA Hopper GPUs (sm_90a): one device, one stream. Operations are launched and return;
 // read() waits. Linear layers of few rows are in streamed_linear.cu (weights of the inputs' own type),
 // wide_panels.cu (int4, more than 32 rows) and small_linear.cu (all others), of many rows in
-// large_linear.cpp (cuBLASLt); attention.cu, norm.cu, rope.cu, encode.cu, embed.cu and experts.cpp hold the
-// operations of those names.
+// large_linear.cpp (cuBLASLt) and tiled_linear.cu; attention.cu, norm.cu, rope.cu, encode.cu, embed.cu and
+// experts.cpp hold the operations of those names.
 //
 // Determinism: with up to 32 rows in a step a row's result depends on that row alone. Beyond, cuBLASLt takes
 // an algorithm by the number of rows, and which one by time (large_linear.h); int4 products are cut by the
@@ -31,7 +31,7 @@ class CudaBackend final : public Backend {
   static constexpr std::int64_t kPanelRows = 512;
   // From so many rows on the products of codes scale their sums themselves.
   static constexpr std::int64_t kScaledRows = 384;
-  // From so many rows on gate and up, and queries, keys and values, are products of tiled_linear.h.
+  // From so many rows on gate and up, and queries, keys and values, of int8 are products of tiled_linear.h.
   static constexpr std::int64_t kTiledRows = 512;
 
   explicit CudaBackend(int device);
@@ -107,13 +107,11 @@ class CudaBackend final : public Backend {
   LargeSums multiply_to_sums(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight);
   void multiply_large(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight,
                       cuda::Values out);
-  // The weight for products of many rows: expanded to bf16 where its codes are not the operands.
-  const void* large_weight(const CudaLinearWeight& weight);
-  // Whether tiled_linear() takes the product of what operand_of() gave.
-  static bool is_tiled(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight,
-                       cuda::TiledResult result);
-  void multiply_tiled(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight,
-                      cuda::TiledResult result, const cuda::TiledHeads& heads, void* out);
+  // Whether tiled_linear.h takes the product.
+  static bool is_tiled(std::int64_t rows, const CudaLinearWeight& weight);
+  // Of what operand_of() gave.
+  static cuda::TiledLinear tiled_task(const cuda::Encoded& in, std::int64_t rows,
+                                      const CudaLinearWeight& weight, void* out);
   void copy_to_host(const void* device, void* host, std::size_t bytes);
   // A step's numbers, gathered in page-locked memory and copied together: of `sequences` sequences, of which
   // the batch has the first, with tables of `width` blocks.

@@ -61,45 +61,6 @@ __device__ inline void copy_tile_of_halves(void* to, const CUtensorMap* map, int
       "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(eight_rows), "r"(0), "l"(cache_policy)
       : "memory");
 }
-
-// Blocks that run together and reach each other's shared memory: a pair of them.
-__device__ inline std::uint32_t rank_in_pair() {
-  std::uint32_t rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
-// Every thread of both blocks.
-__device__ inline void sync_pair() {
-  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
-}
-// At the barrier that stands where `barrier` does in block `rank` of the pair.
-__device__ inline void barrier_arrive_in(std::uint64_t* barrier, std::uint32_t rank) {
-  asm volatile(
-      "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(shared_address(barrier)),
-      "r"(rank)
-      : "memory");
-}
-// copy_tile() and copy_tile_of_halves() to the same place of both blocks; its bytes count for the barrier
-// that stands there in each.
-__device__ inline void copy_tile_to_pair(void* to, const CUtensorMap* map, int column, int row,
-                                         std::uint64_t* barrier, std::uint64_t cache_policy) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::"
-      "cache_hint [%0], [%1, {%3, %4}], [%2], %5, %6;" ::"r"(shared_address(to)),
-      "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row), "h"(std::uint16_t{3}), "l"(cache_policy)
-      : "memory");
-}
-__device__ inline void copy_tile_of_halves_to_pair(void* to, const CUtensorMap* map, int column,
-                                                   int eight_rows, std::uint64_t* barrier,
-                                                   std::uint64_t cache_policy) {
-  asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::"
-      "cache_hint [%0], [%1, {%3, %5, %5, %4}], [%2], %6, %7;" ::"r"(shared_address(to)),
-      "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(eight_rows), "r"(0), "h"(std::uint16_t{3}),
-      "l"(cache_policy)
-      : "memory");
-}
 // A kernel's parameter.
 __device__ inline void prefetch_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
@@ -152,6 +113,10 @@ __device__ inline int cluster_rank() {
 __device__ inline void sync_cluster() {
   asm volatile("barrier.cluster.arrive.relaxed;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
+// The same, and each has seen what the others did before.
+__device__ inline void sync_cluster_memory() {
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
 // Where the block of that rank has what stands at `p` in this one.
 __device__ inline std::uint32_t address_in(const void* p, int rank) {
   std::uint32_t address;
@@ -177,6 +142,17 @@ __device__ inline void copy_tile_to(unsigned ranks, void* to, const CUtensorMap*
       "cache_hint [%0], [%1, {%3, %4}], [%2], %5, %6;" ::"r"(shared_address(to)),
       "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row), "h"(static_cast<std::uint16_t>(ranks)),
       "l"(cache_policy)
+      : "memory");
+}
+// The same of copy_tile_of_halves().
+__device__ inline void copy_tile_of_halves_to(unsigned ranks, void* to, const CUtensorMap* map, int column,
+                                              int eight_rows, std::uint64_t* barrier,
+                                              std::uint64_t cache_policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::"
+      "cache_hint [%0], [%1, {%3, %5, %5, %4}], [%2], %6, %7;" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(eight_rows), "r"(0),
+      "h"(static_cast<std::uint16_t>(ranks)), "l"(cache_policy)
       : "memory");
 }
 
