@@ -1,8 +1,7 @@
 // Sixteen rows of a weight at a time, one of each of sixteen streams: every lane walks over consecutive rows,
 // far from the other lanes' rows. Memory is then read in as many long streams, each in the order of the file,
 // which the processor fetches ahead: 38 to 44 GB/s on two threads where sixteen neighbouring rows of 1 KB
-// give
-// 22. Owned by one thread for one layer.
+// give 22. Owned by one thread for one layer.
 #pragma once
 
 #include <algorithm>
@@ -36,8 +35,10 @@ class WeightStreams {
   bool done() const { return step_ == steps_; }
   void advance() {
     ++step_;
-    for (int lane = 0; lane < kLanes; ++lane)
-      if (column(lane) < end_) move(lane);
+    if (done()) return;
+    const int count = lanes_inside();
+    for (int lane = 0; lane < count; ++lane) move(lane);
+    for (int lane = outputs_; lane < kLanes && lane < outputs_ + count; ++lane) move(lane);
   }
 
   // Lanes of the output: 16, or 8 of a gated layer.
@@ -46,12 +47,7 @@ class WeightStreams {
   std::int64_t first_column() const { return begin_ + step_ * unit_step_; }
   std::int64_t column_step() const { return lane_step_; }
   // The lanes whose column is one of the output's: a lane beyond the end repeats a row.
-  std::uint16_t inside() const {
-    std::uint16_t lanes = 0;
-    for (int lane = 0; lane < outputs_; ++lane)
-      lanes = static_cast<std::uint16_t>(lanes | (column(lane) < end_ ? 1u << lane : 0u));
-    return lanes;
-  }
+  std::uint16_t inside() const { return static_cast<std::uint16_t>((1u << lanes_inside()) - 1u); }
 
   const LinearPart& part(int lane) const { return *part_[at(lane)]; }
   std::int64_t row(int lane) const { return row_[at(lane)]; }  // in its part
@@ -60,6 +56,11 @@ class WeightStreams {
  private:
   static std::size_t at(int lane) { return static_cast<std::size_t>(lane); }
   std::int64_t column(int lane) const { return first_column() + lane % outputs_ * lane_step_; }
+  // Lanes of the output that are inside: the first ones.
+  int lanes_inside() const {
+    return static_cast<int>(
+        std::min<std::int64_t>(outputs_, (end_ - first_column() + lane_step_ - 1) / lane_step_));
+  }
 
   void find(int lane, std::int64_t row_of_weight) {
     part_[at(lane)] = &weight_.part_of(row_of_weight);
