@@ -12,7 +12,6 @@
 // for more than the processor has.
 #pragma GCC target( \
     "avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,prefer-vector-width=512")
-#include "backend/cpu/dot_bytes_avx512.h"
 #include "backend/cpu/linear_rows_kernel.h"
 #include "backend/cpu/simd_avx512.h"
 
@@ -88,7 +87,7 @@ struct Avx512Codes : SimdAvx512 {
         weight[r] = _mm512_xor_si512(_mm512_maskz_loadu_epi8(inside, w + r * w_stride + k), offset);
       for (int t = 0; t < T; ++t) {
         const __m512i value = _mm512_loadu_si512(x + t * x_stride + k);
-        for (int r = 0; r < R; ++r) acc[r][t] = add_dot_bytes(acc[r][t], weight[r], value);
+        for (int r = 0; r < R; ++r) acc[r][t] = _mm512_dpbusd_epi32(acc[r][t], weight[r], value);
       }
     }
     for (int r = 0; r < R; ++r)
