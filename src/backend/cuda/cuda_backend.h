@@ -4,6 +4,10 @@
 // large_linear.cpp (cuBLASLt) and tiled_linear.cu; attention.cu, norm.cu, rope.cu, encode.cu, embed.cu and
 // experts.cpp hold the operations of those names.
 //
+// cuda_backend.cpp makes things and brings values to the host and back, cuda_step.cpp begins a step and draws
+// its tokens, cuda_products.cpp chooses the kernels of products, cuda_layers.cpp launches what stands
+// between.
+//
 // Determinism: with up to 32 rows in a step a row's result depends on that row alone. Beyond, cuBLASLt takes
 // an algorithm by the number of rows, and which one by time (large_linear.h); int4 products are cut by the
 // number of rows; attention has another order of sums from 65 tokens on (prompt_attention.cu).
@@ -88,11 +92,11 @@ class CudaBackend final : public Backend {
   std::uint64_t waits() const { return waits_; }
 
  private:
-  // out [in.rows(), weight.rows()] of either type.
   // The input as the product takes it.
   cuda::Encoded operand_of(cuda::Encoded in, std::int64_t rows, const CudaLinearWeight& weight);
   static bool is_large(std::int64_t rows, const CudaLinearWeight& weight);
   static bool is_streamed(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight);
+  // out [rows, weight.rows()] of either type.
   void multiply(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight, cuda::Values out);
   void multiply_streamed(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight,
                          bool gated, cuda::Values out, std::int64_t out_stride);

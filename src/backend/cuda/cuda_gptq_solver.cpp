@@ -64,10 +64,6 @@ class CudaStoredMatrix final : public DeviceMatrix {
   DeviceBuffer values_;
 };
 
-void check_launch(const char* what) {
-  cuda_check(cudaGetLastError(), what);
-}
-
 // Whether codes are stored as words (quantize/rtn.h store_codes).
 bool is_packed(const Scheme& scheme) {
   return scheme.type == WeightType::kInt && scheme.input == InputType::kNone;

@@ -22,6 +22,10 @@ class CudaMatrix final : public Matrix {
   DeviceBuffer buffer_;
 };
 
+inline const CudaMatrix& cuda_matrix(const Matrix& matrix) {
+  return dynamic_cast<const CudaMatrix&>(matrix);
+}
+
 class CudaLinearInput final : public LinearInput {
  public:
   CudaLinearInput(std::int64_t max_rows, std::int64_t columns);

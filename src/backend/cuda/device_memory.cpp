@@ -40,6 +40,10 @@ void cuda_check(cudaError_t status, const char* what) {
   throw Error("CUDA failed: {}", cudaGetErrorString(status)).at(what);
 }
 
+void check_launch(const char* what) {
+  cuda_check(cudaGetLastError(), what);
+}
+
 void cublas_check(cublasStatus_t status, const char* what) {
   if (status != CUBLAS_STATUS_SUCCESS)
     throw Error("cuBLAS failed: {}", cublasLtGetStatusString(status)).at(what);

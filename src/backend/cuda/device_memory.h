@@ -13,6 +13,7 @@ namespace bise {
 // Throw Error with the runtime's words; `what` says which call.
 void cuda_check(cudaError_t status, const char* what);
 void cublas_check(cublasStatus_t status, const char* what);
+void check_launch(const char* what);  // of the kernels launched since the last one
 
 // Returns when the bytes are there. (cudaMemcpy alone returns when they have left pageable memory, and no
 // other stream waits for it.)
