@@ -95,7 +95,7 @@ StoredLinear random_linear(Scheme scheme, const LayerShape& shape, std::mt19937_
 }
 
 // Copies of one weight, each in memory of its own.
-std::vector<std::unique_ptr<LinearWeight>> copies_of(const StoredLinear& linear, Isa isa) {
+std::vector<std::unique_ptr<LinearWeight>> copies_of(const StoredLinear& linear, Machine& machine) {
   std::vector<std::unique_ptr<LinearWeight>> copies;
   const std::int64_t count = std::max<std::int64_t>(1, kWorkingSet / stored_bytes(linear));
   for (std::int64_t i = 0; i < count; ++i) {
@@ -103,7 +103,7 @@ std::vector<std::unique_ptr<LinearWeight>> copies_of(const StoredLinear& linear,
     copy.weight = Tensor::of(linear.weight.dtype(), linear.weight.shape(), linear.weight.bytes());
     std::vector<StoredLinear> parts;
     parts.push_back(std::move(copy));
-    copies.push_back(prepare_cpu_linear(std::move(parts), isa));
+    copies.push_back(prepare_cpu_linear(std::move(parts), machine.isa, &machine.pool));
   }
   return copies;
 }
@@ -113,7 +113,7 @@ void run_layer(benchmark::State& state, Machine& machine, const char* scheme_nam
   std::mt19937_64 random(1);
   const bool quantized = std::string_view(scheme_name) != "BF16";
   const StoredLinear stored = random_linear(quantized ? parse_scheme(scheme_name) : Scheme{}, shape, random);
-  const auto weights = copies_of(stored, machine.isa);
+  const auto weights = copies_of(stored, machine);
   CpuLinearInput in(rows, shape.columns, machine.isa), gated(rows, shape.rows / 2, machine.isa);
   CpuMatrix out(rows, shape.rows);
   std::vector<float> values(static_cast<std::size_t>(shape.columns));

@@ -216,6 +216,13 @@ class Backend {
   // Weights. Tensors may be views of a mapped file; the result keeps them alive where it still needs them.
   // Parts must agree in columns and input type; throws Error where the backend cannot compute with a scheme.
   virtual std::unique_ptr<LinearWeight> prepare_linear(std::vector<StoredLinear> parts) = 0;
+  // A weight whose stored tensor stays in use, as the embedding may, and whose products are mostly of a few
+  // rows: the language model's head.
+  virtual std::unique_ptr<LinearWeight> prepare_head(StoredLinear head) {
+    std::vector<StoredLinear> parts;
+    parts.push_back(std::move(head));
+    return prepare_linear(std::move(parts));
+  }
   virtual std::unique_ptr<DeviceTensor> prepare_tensor(const Tensor& tensor) = 0;
 
   virtual std::unique_ptr<Matrix> make_matrix(std::int64_t max_rows, std::int64_t columns) = 0;

@@ -145,7 +145,7 @@ ModelWeights ModelLoader::load_model(Backend& backend, const std::function<void(
   }
   NamedLinear head = read_lm_head();
   if (!config_.tie_word_embeddings) weights.bytes += stored_bytes(head.linear);
-  weights.lm_head = backend.prepare_linear({std::move(head.linear)});
+  weights.lm_head = backend.prepare_head(std::move(head.linear));
   return weights;
 }
 

@@ -20,7 +20,8 @@ std::shared_ptr<std::byte> allocate_aligned(std::size_t bytes) {
   if (base == MAP_FAILED) throw std::bad_alloc();
   const auto address = reinterpret_cast<std::uintptr_t>(base);
   auto* first = reinterpret_cast<std::byte*>(slack ? (address + slack - 1) / slack * slack : address);
-  if (slack) madvise(first, bytes, MADV_HUGEPAGE);
+  // Not the rest: a last huge page would be resident as a whole.
+  if (slack) madvise(first, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
   return {first, [base, size = bytes + slack](std::byte*) { munmap(base, size); }};
 }
 

@@ -1,6 +1,8 @@
 // Panels of the weight: some tiles of 32 rows. Include inside a target region of linear_amx.cpp.
 //
-//   as the file has it   tiles of bf16 or int8 codes whose rows do not fall into the same sets of the cache
+//   as it lies           tiles of bf16 or int8 codes that were arranged when the weight was prepared, or
+//   whose
+//                        rows in the file do not fall into the same sets of the cache
 //   copied               such tiles whose rows would: by the tile unit itself, past the first-level cache,
 //                        piece by piece beside the products of the panel before
 //   widened              everything else
@@ -61,6 +63,13 @@ inline bool direct_tiles(const AmxColumns& columns, const CpuLinearWeight& weigh
 // The tiles of a unit's block, where both halves lie in the file as tiles.
 inline bool direct_tiles(const AmxColumns& columns, const CpuLinearWeight& weight, const Unit& unit,
                          std::int64_t block, TileSource& source) {
+  if (weight.in_tiles() && unit.count[1] == kTileRows) {
+    for (int h = 0; h < 2; ++h)
+      source.tile[h] = weight.tiles_of(unit.row[h]) + block * kBlockTiles * kTileBytes;
+    source.stride = kTileRowBytes;
+    source.step = kTileBytes;
+    return true;
+  }
   std::int64_t strides[2];
   for (int h = 0; h < 2; ++h)
     if (unit.count[h] != kTileRows ||
@@ -71,7 +80,7 @@ inline bool direct_tiles(const AmxColumns& columns, const CpuLinearWeight& weigh
   return strides[0] == strides[1];
 }
 
-// Walks over the cache lines of some columns of a unit's weights in the order of the file, which is the order
+// Walks over the cache lines of some columns of a unit's weights in the order of memory, which is the order
 // that the processor's own prefetching follows: only the first lines of a page wait for memory.
 class WeightPrefetcher {
  public:
@@ -84,6 +93,10 @@ class WeightPrefetcher {
       rows_[h] = std::min(part.first_row + part.rows() - begin, unit.count[h]);
       lines_of_row_ = (part.row_bytes * range.count / weight.columns() + 63) / 64;
       stride_ = part.row_bytes;
+      if (!weight.in_tiles() || unit.count[1] != kTileRows) continue;
+      line_[h] = weight.tiles_of(begin) + part.row_bytes * range.first / weight.columns() * kTileRows;
+      lines_of_row_ *= kTileRows;  // all of them together
+      rows_[h] = 1;
     }
     lines_ = (rows_[0] + rows_[1]) * lines_of_row_;
     left_ = lines_of_row_;
@@ -128,7 +141,7 @@ class PanelMaker {
     turn_ ^= 1;
     range_ = columns_.columns_of(panel.block, panel.tile, panel.tiles);
     if (direct_tiles(columns_, weight_, panel.unit, panel.block, source_)) {
-      for (const std::byte*& tile : source_.tile) tile += panel.tile * kTileRowBytes;
+      for (const std::byte*& tile : source_.tile) tile += panel.tile * source_.step;
       // The sets of the cache that a row's part of the panel falls into repeat every 4096 bytes.
       way_ = !reused || source_.stride % 2048 != 0 ? Way::kDirect : Way::kCopy;
       pieces_ = way_ == Way::kDirect ? 0 : 2 * panel.tiles;
@@ -137,7 +150,7 @@ class PanelMaker {
       pieces_ = 0;  // all at once: beside products it takes longer
     }
   }
-  // Whether the panel is taken from the file as it is.
+  // Whether the panel is taken from memory as it is.
   bool direct() const { return way_ == Way::kDirect; }
   // What make() has to do in all.
   std::int64_t pieces() const { return pieces_; }
@@ -160,7 +173,7 @@ class PanelMaker {
   // Uses tile 4, which holds nothing between two steps of a product.
   void copy(std::int64_t piece) const {
     const std::int64_t t = piece / 2, h = piece % 2;
-    load_tile_once<4>(source_.tile[h] + t * kTileRowBytes, source_.stride);
+    load_tile_once<4>(source_.tile[h] + t * source_.step, source_.stride);
     store_tile<4>(memory_[turn_] + (2 * t + h) * kTileBytes, kTileRowBytes);
   }
 

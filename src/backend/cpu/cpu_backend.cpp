@@ -61,6 +61,12 @@ double CpuBackend::read_bandwidth(std::int64_t bytes) {
 }
 
 std::unique_ptr<LinearWeight> CpuBackend::prepare_linear(std::vector<StoredLinear> parts) {
+  return prepare_cpu_linear(std::move(parts), isa_, &pool_);
+}
+
+std::unique_ptr<LinearWeight> CpuBackend::prepare_head(StoredLinear head) {
+  std::vector<StoredLinear> parts;
+  parts.push_back(std::move(head));
   return prepare_cpu_linear(std::move(parts), isa_);
 }
 

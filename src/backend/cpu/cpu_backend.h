@@ -39,6 +39,7 @@ class CpuBackend final : public Backend {
   double read_bandwidth(std::int64_t bytes) override;
 
   std::unique_ptr<LinearWeight> prepare_linear(std::vector<StoredLinear> parts) override;
+  std::unique_ptr<LinearWeight> prepare_head(StoredLinear head) override;
   std::unique_ptr<DeviceTensor> prepare_tensor(const Tensor& tensor) override;
   std::unique_ptr<Matrix> make_matrix(std::int64_t max_rows, std::int64_t columns) override;
   std::unique_ptr<LinearInput> make_linear_input(std::int64_t max_rows, std::int64_t columns) override;

@@ -12,6 +12,8 @@
 namespace bise {
 namespace {
 
+constexpr std::int64_t kTileRows = 16, kTileRowBytes = 64;
+
 std::vector<float> floats_of(const Tensor& tensor) {
   std::vector<float> values(static_cast<std::size_t>(tensor.elements()));
   to_float(tensor, values);
@@ -212,8 +214,33 @@ const LinearPart& CpuLinearWeight::part_of(std::int64_t row) const {
   return parts_.back();
 }
 
-std::unique_ptr<LinearWeight> prepare_cpu_linear(std::vector<StoredLinear> parts, Isa isa) {
-  return std::make_unique<CpuLinearWeight>(std::move(parts), isa);
+bool CpuLinearWeight::has_whole_tiles() const {
+  return isa_ == Isa::kAmx && std::all_of(parts_.begin(), parts_.end(), [&](const LinearPart& part) {
+           return (integer_ || part.format == RowFormat::kBF16) && part.rows() % kTileRows == 0 &&
+                  part.row_bytes % kTileRowBytes == 0;
+         });
+}
+
+void CpuLinearWeight::arrange_tiles(ThreadPool& pool) {
+  if (!has_whole_tiles()) return;
+  row_bytes_ = parts_.front().row_bytes;
+  tiles_ = AlignedBuffer<std::byte>(rows_ * row_bytes_);
+  pool.parallel_for(rows_ / kTileRows, 1, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t row = begin * kTileRows; row < end * kTileRows; ++row) {
+      const LinearPart& part = part_of(row);
+      const std::byte* in = part.row(row - part.first_row);
+      std::byte* out =
+          tiles_.data() + row / kTileRows * kTileRows * row_bytes_ + row % kTileRows * kTileRowBytes;
+      for (std::int64_t c = 0; c < row_bytes_; c += kTileRowBytes, out += kTileRows * kTileRowBytes)
+        std::memcpy(out, in + c, kTileRowBytes);
+    }
+  });
+}
+
+std::unique_ptr<LinearWeight> prepare_cpu_linear(std::vector<StoredLinear> parts, Isa isa, ThreadPool* pool) {
+  auto weight = std::make_unique<CpuLinearWeight>(std::move(parts), isa);
+  if (pool) weight->arrange_tiles(*pool);
+  return weight;
 }
 
 }  // namespace bise

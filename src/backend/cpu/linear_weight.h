@@ -1,6 +1,6 @@
-// What prepare_cpu_linear makes of stored matrices: views of the mapped file plus a few floats a row. Owned
-// by the LinearWeight; read-only after construction, so every thread may use it. Internal to the linear
-// layers of backend/cpu.
+// What prepare_cpu_linear makes of stored matrices: views of the mapped file plus a few floats a row, or a
+// copy in the order of tiles. Owned by the LinearWeight; read-only after construction, so every thread may
+// use it. Internal to the linear layers of backend/cpu.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/aligned_buffer.h"
+#include "base/thread_pool.h"
 
 namespace bise {
 
@@ -52,18 +53,26 @@ class CpuLinearWeight final : public LinearWeight {
   // that rows of input are taken as planes (planes_avx512.h, planes_amx.h), a span of this many columns at a
   // time: 32, 64 or 128; else 0.
   int plane_span() const { return plane_span_; }
+  // AMX: copies the rows into tiles, if every part has whole tiles of bf16 or of integer()'s codes.
+  void arrange_tiles(ThreadPool& pool);
+  bool in_tiles() const { return tiles_.size() > 0; }
+  // The tiles of rows [row, row + 16), from one row of the weight to the next 64 bytes; `row` is a multiple.
+  const std::byte* tiles_of(std::int64_t row) const { return tiles_.data() + row * row_bytes_; }
   // [rows] factors of the product, and what is added to it; null when all are 1 or 0.
   const float* row_scales() const { return row_scales_.size() ? row_scales_.data() : nullptr; }
   const float* bias() const { return bias_.size() ? bias_.data() : nullptr; }
 
  private:
   void add_part(StoredLinear stored);
+  bool has_whole_tiles() const;
   int find_plane_span() const;
 
   Isa isa_;
   std::vector<LinearPart> parts_;
   bool integer_ = false, nibbles_ = false;
   int plane_span_ = 0;
+  std::int64_t row_bytes_ = 0;  // of tiles_
+  AlignedBuffer<std::byte> tiles_;
   AlignedBuffer<float> row_scales_, bias_;
 };
 

@@ -305,6 +305,10 @@ void ManyRowsWorker::pack(std::int64_t block) {
     std::byte* out = packed(block, token_tile / 2) + (quad * 8 + token_tile % 2) * kTileBytes;
     const std::byte* from = in.row_data(row) + block * kBlockBytes + quad * 4 * kTileRowBytes;
     std::int64_t stride = in.row_bytes(), step = kTileRowBytes;
+    if (layer_.weight.nibbles() && !in.is_int8()) {
+      transpose_nibbles(from, stride, out, 2 * kTileBytes);
+      continue;
+    }
     if (arranged) {
       for (std::int64_t r = 0; r < kTileRows; ++r)
         arrange_columns(in, layer_.weight, row + r, first_column + quad * quad_columns,
@@ -360,24 +364,13 @@ void ManyRowsWorker::add_pending(const Panel& panel, std::int64_t pair, const fl
   last_.slices = (last_.rows + 3) / 4;
 }
 
-// Whether each thread has rows of its own. Weights that have to be widened are then widened by every thread:
-// where the rows are several chunks, no more often than once for each.
-bool shares_rows(const ManyRows& layer, int threads) {
-  const CpuLinearWeight& weight = layer.weight;
-  const bool direct =
-      weight.integer() || std::all_of(weight.parts().begin(), weight.parts().end(),
-                                      [](const LinearPart& part) { return part.format == RowFormat::kBF16; });
-  return rows_are_shared(layer.in.rows(), threads) &&
-         (direct || layer.in.rows() >= threads * layer.rows_of_chunk());
-}
-
 }  // namespace
 
 void amx_many_rows(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
                    const CpuLinearWeight& weight, CpuMatrix* out, CpuLinearInput* gated) {
   ManyRows layer{in,   weight, out, gated, AmxColumns(in, weight), AmxUnits(weight.rows(), gated != nullptr),
                  false};
-  layer.shared_rows = shares_rows(layer, pool.threads());
+  layer.shared_rows = rows_are_shared(in.rows(), pool.threads());
   check(layer.rows_of_chunk() * layer.packed_block() / kTileRows * layer.blocks_of_pass() <=
             LinearScratch::Buffers::kPackedBytes,
         "a chunk of the input fits the packing memory");

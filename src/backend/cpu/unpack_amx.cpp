@@ -151,6 +151,37 @@ void unpack_int8(const LinearPart& part, const PanelRows& rows, std::byte* out, 
   }
 }
 
+// The same with a scale for the whole row, applied elsewhere, and no zero points: the codes themselves. A
+// byte in the last place of 2^23 becomes a float by one subtraction, and its upper half is exact.
+template <bool kOffset>
+void unpack_whole_int8(const LinearPart& part, const PanelRows& rows, std::byte* out,
+                       std::int64_t tile_step) {
+  const __m512i magic = _mm512_set1_epi32(0x4b000000);
+  const __m512 offset = _mm512_set1_ps(0x1p23f + 128);
+  const __m512i flip = _mm512_set1_epi8(static_cast<char>(kOffset ? 0 : 0x80));
+  // Every second byte from `first` on, to the lowest byte of a float.
+  const __m512i step =
+      _mm512_slli_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), 1);
+  const auto every_second = [&](__m512i codes, int first) {
+    const __m512i index = _mm512_add_epi32(step, _mm512_set1_epi32(first));
+    return _mm512_sub_ps(
+        _mm512_castsi512_ps(_mm512_mask_permutexvar_epi8(magic, 0x1111111111111111, index, codes)), offset);
+  };
+  const auto widened = [&](__m512i codes, int first) {
+    const __m512i even = _mm512_castps_si512(every_second(codes, first));
+    return _mm512_or_si512(_mm512_srli_epi32(even, 16), _mm512_castps_si512(every_second(codes, first + 1)));
+  };
+  for (std::int64_t r = 0; r < rows.count; ++r) {
+    const std::byte* in = part.row(rows.row + r) + rows.first_column;
+    std::byte* tile = out + r * kTileRowBytes;
+    for (std::int64_t k = 0; k < rows.columns; k += 64, in += 64, tile += 2 * tile_step) {
+      const __m512i codes = _mm512_xor_si512(mask_load(in, rows.columns - k), flip);
+      _mm512_store_si512(tile, widened(codes, 0));
+      if (k + 32 < rows.columns) _mm512_store_si512(tile + tile_step, widened(codes, 32));
+    }
+  }
+}
+
 __m512i scaled(__m512i bf16_values, float scale) {
   const __m512 factor = _mm512_set1_ps(scale);
   return to_bf16(_mm512_mul_ps(low_to_float(bf16_values), factor),
@@ -276,6 +307,11 @@ const E4M3Table& e4m3_table() {
 
 void unpack_rows(const LinearPart& part, bool integer, bool nibbles, const PanelRows& rows, std::byte* out,
                  std::int64_t tile_step) {
+  const bool whole = part.group_size == 0 && part.stored.zero_point.empty();
+  if (!integer && part.format == RowFormat::kInt8 && whole)
+    return unpack_whole_int8<false>(part, rows, out, tile_step);
+  if (part.format == RowFormat::kInt8Packed && whole)
+    return unpack_whole_int8<true>(part, rows, out, tile_step);
   if (!integer && part.format == RowFormat::kInt8) return unpack_int8<false>(part, rows, out, tile_step);
   if (part.format == RowFormat::kInt8Packed) return unpack_int8<true>(part, rows, out, tile_step);
   if (part.format == RowFormat::kE4M3) return unpack_e4m3(part, rows, out, tile_step);
@@ -312,6 +348,23 @@ void widen_codes(const std::byte* in, std::byte* out) {
   const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)in)));
   const __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)(in + 16))));
   _mm512_store_si512(out, to_bf16(low, high));
+}
+
+void transpose_nibbles(const std::byte* in, std::int64_t stride, std::byte* out, std::int64_t tile_step) {
+  // Row r of the tiles is made of columns 8 r .. 8 r + 7, which are four pairs.
+  const __mmask32 odd = 0xaaaaaaaa;
+  for (int r = 0; r < 16; ++r, out += kTileRowBytes) {
+    __m512 columns[4];
+    transpose_columns(in + r / 4 * kTileRowBytes, r % 4, columns, stride);
+    __m512i pairs[4];
+    for (int i = 0; i < 4; ++i) pairs[i] = _mm512_castps_si512(columns[i]);
+    for (int i = 0; i < 2; ++i) {
+      _mm512_store_si512(out + 2 * i * tile_step,
+                         _mm512_mask_mov_epi16(pairs[i], odd, _mm512_slli_epi32(pairs[i + 2], 16)));
+      _mm512_store_si512(out + (2 * i + 1) * tile_step,
+                         _mm512_mask_mov_epi16(_mm512_srli_epi32(pairs[i], 16), odd, pairs[i + 2]));
+    }
+  }
 }
 
 void transpose_tile(const std::byte* in, std::int64_t stride, std::byte* out) {

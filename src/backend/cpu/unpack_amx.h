@@ -47,4 +47,8 @@ void widen_codes(const std::byte* in, std::byte* out);
 // Rows of 4-byte elements, 16 rows of 64 bytes `stride` apart -> the transposed 16 rows of 64 bytes at `out`.
 void transpose_tile(const std::byte* in, std::int64_t stride, std::byte* out);
 
+// 128 bf16 values of 16 rows `stride` apart, brought into nibble order and transposed: four tiles as
+// transpose_tile makes them, tile_step apart.
+void transpose_nibbles(const std::byte* in, std::int64_t stride, std::byte* out, std::int64_t tile_step);
+
 }  // namespace bise
