@@ -364,13 +364,23 @@ void ManyRowsWorker::add_pending(const Panel& panel, std::int64_t pair, const fl
   last_.slices = (last_.rows + 3) / 4;
 }
 
+// Whether each thread has rows of its own, so that every thread widens all weights. Not those that have no
+// kernel for it, unless the rows are several chunks anyway.
+bool shares_rows(const ManyRows& layer, int threads) {
+  const std::vector<LinearPart>& parts = layer.weight.parts();
+  const bool slow = std::any_of(parts.begin(), parts.end(),
+                                [](const LinearPart& part) { return part.format == RowFormat::kOther; });
+  return rows_are_shared(layer.in.rows(), threads) &&
+         (!slow || layer.in.rows() >= threads * layer.rows_of_chunk());
+}
+
 }  // namespace
 
 void amx_many_rows(ThreadPool& pool, LinearScratch::Buffers& buffers, const CpuLinearInput& in,
                    const CpuLinearWeight& weight, CpuMatrix* out, CpuLinearInput* gated) {
   ManyRows layer{in,   weight, out, gated, AmxColumns(in, weight), AmxUnits(weight.rows(), gated != nullptr),
                  false};
-  layer.shared_rows = rows_are_shared(in.rows(), pool.threads());
+  layer.shared_rows = shares_rows(layer, pool.threads());
   check(layer.rows_of_chunk() * layer.packed_block() / kTileRows * layer.blocks_of_pass() <=
             LinearScratch::Buffers::kPackedBytes,
         "a chunk of the input fits the packing memory");
