@@ -18,6 +18,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -31,10 +32,23 @@
 namespace bise {
 
 // How a device draws a token: the argmax of logit * factor + Gumbel noise, whose bits are a hash of the key
-// and the token (engine/gumbel.h); with factor 0 the argmax of the logits alone. The first of equals.
+// and the token (engine/gumbel.h), among the tokens that min_p, then top_k, then top_p leave; the first of
+// equals. With factor 0 the argmax of all logits alone.
+//
+// Host and device draw the same token from the same logits, because all of it is a function of float32
+// numbers without an order: a token weighs exp((logit - largest) * factor), by the polynomial of
+// engine/logit_kernels.h, rounded to a multiple of 2^-33, and sums of such weights are exact. Only the
+// noise's logarithms may differ in their last bit of 53.
 struct TokenDraw {
-  float factor = 0;
+  float factor = 0;  // 1 / temperature
   std::uint32_t key_low = 0, key_high = 0;
+  // min_p: logits of at least the largest plus this are left, all with -infinity.
+  float smallest = -std::numeric_limits<float>::infinity();
+  // The top_k largest are left and what equals the last of them; all with 0.
+  std::int32_t top_k = 0;
+  // (0, 1]; those are left before which, by descending logit and ascending token, stands less than top_p of
+  // the weight that the other two left; all with 1.
+  float top_p = 1;
 };
 
 // The tokens of one step: for each sequence its next query tokens (a prompt's chunk or one token), ragged.

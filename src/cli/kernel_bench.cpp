@@ -232,9 +232,39 @@ void KernelBench::head(const std::vector<std::int64_t>& all_rows, std::vector<Ke
                                 }),
                      stored(weight) + values * 4 + static_cast<double>(rows * shape_.hidden) * 2,
                      2 * values * static_cast<double>(shape_.hidden)});
-    if (!backend_.draws_tokens()) continue;
+    if (backend_.draws_tokens()) draw(step, rows, times);
+  }
+}
+
+void KernelBench::draw(Step& step, std::int64_t rows, std::vector<KernelTime>& times) {
+  // Flat as a trained model's logits never are: top_p and min_p leave many thousands of tokens.
+  const auto logits = random_matrix(rows, shape_.vocabulary, false);
+  const double bytes = static_cast<double>(rows * shape_.vocabulary) * 4;
+  const TokenDraw noise{.factor = 1, .key_low = 1, .key_high = 2};
+  TokenDraw top_k = noise, top_p = noise, min_p = noise;
+  top_k.top_k = 50;
+  top_p.top_p = 0.9f;
+  min_p.smallest = std::log(0.05f);
+  TokenDraw chat = top_k;
+  chat.top_p = top_p.top_p;
+  struct Kind {
+    std::string name;
+    std::vector<TokenDraw> draws;  // of rows in turn
+  };
+  const std::vector<Kind> kinds = {{"draw greedy", {TokenDraw{}}},
+                                   {"draw temperature", {noise}},
+                                   {"draw min_p 0.05", {min_p}},
+                                   {"draw top_k 50", {top_k}},
+                                   {"draw top_p 0.9", {top_p}},
+                                   {"draw top_k, top_p", {chat}},
+                                   {"draw mixed", {TokenDraw{}, noise, min_p, top_k, top_p, chat}}};
+  for (const Kind& kind : kinds) {
+    for (std::size_t row = 0; row < step.draws.size(); ++row) {
+      step.draws[row] = kind.draws[row % kind.draws.size()];
+      step.draws[row].key_low += static_cast<std::uint32_t>(row);
+    }
     times.push_back(
-        {"draw", rows, seconds_of(step, [&](std::int64_t) { backend_.draw(*logits, 0); }), values * 4, 0});
+        {kind.name, rows, seconds_of(step, [&](std::int64_t) { backend_.draw(*logits, 0); }), bytes, 0});
   }
 }
 

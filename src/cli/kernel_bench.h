@@ -38,7 +38,7 @@ class KernelBench {
   // The linear layers of a decoder layer with weights of `scheme`, gate and up with what joins them, and the
   // operations that encode their inputs.
   void layer(const Scheme& scheme, const std::vector<std::int64_t>& rows, std::vector<KernelTime>& times);
-  // The output matrix in bf16 and the drawing of tokens.
+  // The output matrix in bf16 and the drawing of tokens by several rules.
   void head(const std::vector<std::int64_t>& rows, std::vector<KernelTime>& times);
   // Multiplications and additions a second of a product of 4096 rows with a matrix [4096, 4096].
   double product_rate(const Scheme& scheme);
@@ -48,6 +48,7 @@ class KernelBench {
   using Call = std::function<void(std::int64_t)>;
   Step make_step(std::int64_t rows) const;
   double seconds_of(Step& step, const Call& call) const;
+  void draw(Step& step, std::int64_t rows, std::vector<KernelTime>& times);
   double linear_seconds(Step& step, const std::vector<std::unique_ptr<LinearWeight>>& weights,
                         std::int64_t rows, bool gated);
   std::unique_ptr<LinearInput> encoded_rows(std::int64_t rows, std::int64_t columns, InputEncoding encoding);

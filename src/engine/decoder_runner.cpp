@@ -106,7 +106,7 @@ void DecoderRunner::launch(std::span<const StepSequence> sequences) {
 // The sequence's work was added last.
 void DecoderRunner::let_device_draw(const StepSequence& sequence) {
   if (sequence.drafts > 0 || wants_logprobs(sequence.sampler->params())) return;
-  const std::optional<TokenDraw> draw = sequence.sampler->plain_draw();
+  const std::optional<TokenDraw> draw = sequence.sampler->device_draw();
   if (!draw) return;
   draws_.resize(rows_.size());
   draws_.back() = *draw;

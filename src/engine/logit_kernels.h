@@ -20,8 +20,11 @@ struct LogitKernels {
   bool (*block_maxima)(const float* values, std::size_t count, float* maxima);
   // sum of exp((value - largest) * factor); exponentials in float32 (relative error 2e-7), sums in double.
   double (*sum_exp)(const float* values, std::size_t count, float largest, float factor);
-  // values[i] = exp((values[i] - largest) * factor)
-  void (*exponentiate)(float* values, std::size_t count, float largest, float factor);
+  // The sum of the weights exp((value - largest) * factor), in float32, rounded to multiples of 2^-33: exact
+  // up to 2^19 of them, so that it is the same in every order (backend.h, TokenDraw).
+  double (*sum_weights)(const float* values, std::size_t count, float largest, float factor);
+  // The same; each value becomes its weight.
+  double (*weigh)(float* values, std::size_t count, float largest, float factor);
   // sum of exp(p - largest) * (p - q)
   double (*weighted_difference)(const float* p, const float* q, std::size_t count, float largest);
   std::size_t (*count_at_least)(const float* values, std::size_t count, float threshold);

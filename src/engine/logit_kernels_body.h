@@ -3,6 +3,7 @@
 
 using Floats = float __attribute__((vector_size(kVectorBytes)));
 using Ints = std::int32_t __attribute__((vector_size(kVectorBytes)));
+using Doubles = double __attribute__((vector_size(2 * kVectorBytes)));
 using Words = std::uint32_t __attribute__((vector_size(kVectorBytes)));
 constexpr std::size_t kLanes = kVectorBytes / sizeof(float), kVectors = kLogitBlock / kLanes;
 // The lanes of a block's vectors, 64 in all, are added in float32 for so many elements, then in double.
@@ -109,15 +110,39 @@ static double sum_exp(const float* values, std::size_t count, float largest, flo
   return total;
 }
 
-static void exponentiate(float* values, std::size_t count, float largest, float factor) {
+// exp(x) for x <= 0, rounded to a multiple of 2^-33: from 2^-10 on float32 has no others.
+BISE_INLINE Floats weight_of_negative(Floats x) {
+  constexpr float kFine = 0x1p-10f;
+  const Floats weight = exp_of_negative(x);
+  return weight < kFine ? (weight + kFine) - kFine : weight;
+}
+
+BISE_INLINE double add_lanes(const Doubles& lanes) {
+  double sum = 0;
+  for (std::size_t lane = 0; lane < kLanes; ++lane) sum += lanes[lane];
+  return sum;
+}
+
+static double sum_weights(const float* values, std::size_t count, float largest, float factor) {
+  Doubles sums = {};
+  for (std::size_t i = 0; i < count; i += kLanes)
+    sums += __builtin_convertvector(
+        weight_of_negative((load_part(values, i, count, kLowest) - largest) * factor), Doubles);
+  return add_lanes(sums);
+}
+
+static double weigh(float* values, std::size_t count, float largest, float factor) {
+  Doubles sums = {};
   for (std::size_t i = 0; i < count; i += kLanes) {
-    const Floats result = exp_of_negative((load_part(values, i, count, kLowest) - largest) * factor);
+    const Floats result = weight_of_negative((load_part(values, i, count, kLowest) - largest) * factor);
+    sums += __builtin_convertvector(result, Doubles);
     if (i + kLanes <= count) {
       store(result, values + i);
     } else {
       for (std::size_t lane = 0; i + lane < count; ++lane) values[i + lane] = result[lane];
     }
   }
+  return add_lanes(sums);
 }
 
 static double weighted_difference(const float* p, const float* q, std::size_t count, float largest) {
@@ -204,7 +229,7 @@ static std::int32_t gumbel_argmax(const float* values, std::size_t count, float 
   return token;
 }
 
-static constexpr LogitKernels kKernels{block_maxima,   sum_exp,    exponentiate, weighted_difference,
-                                       count_at_least, apply_mask, gumbel_argmax};
+static constexpr LogitKernels kKernels{block_maxima,        sum_exp,        sum_weights, weigh,
+                                       weighted_difference, count_at_least, apply_mask,  gumbel_argmax};
 
 #undef BISE_INLINE

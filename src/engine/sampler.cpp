@@ -18,13 +18,18 @@ constexpr float kLowest = -std::numeric_limits<float>::infinity();
 constexpr float kHighest = 1e30f;
 constexpr std::size_t kSortedCandidates = 128;
 
+bool limits_candidates(const TokenDraw& rule, std::size_t vocab_size) {
+  return rule.top_p < 1 || (rule.top_k > 0 && static_cast<std::size_t>(rule.top_k) < vocab_size);
+}
+
 // The best of candidates in any order, as gumbel_argmax() of logit_kernels.h draws from a row.
-std::int32_t draw_candidate(std::span<const RankedLogit> candidates, float factor, GumbelKey key) {
+std::int32_t draw_candidate(std::span<const RankedLogit> candidates, const TokenDraw& rule) {
+  const GumbelKey key{rule.key_low, rule.key_high};
   std::int32_t token = -1;
   double best = -std::numeric_limits<double>::infinity();
   for (const RankedLogit& each : candidates) {
     const std::uint32_t bits = gumbel_bits(key, each.token);
-    const auto scaled = static_cast<double>(each.logit * factor);
+    const auto scaled = static_cast<double>(each.logit * rule.factor);
     // The noise is at most -ln of the bits as a fraction: most lose without a logarithm.
     if (scaled + 0.6931471805599454 * (std::countl_zero(bits) + 1) < best) continue;
     const double noisy = scaled + gumbel_noise(bits);
@@ -179,107 +184,103 @@ std::span<const float> Sampler::scan(std::span<const float> logits, Scratch& scr
   return scratch.logits;
 }
 
-// vLLM raises temperatures below 0.01 to it, against overflow; endless ones leave float32 too.
-float Sampler::inverse_temperature() const {
-  return 1 / static_cast<float>(std::clamp(params_.temperature, 0.01, 1e30));
-}
-
-// min_p, as a bound of logits.
-float Sampler::smallest_allowed(const Scratch& scratch) const {
-  if (params_.min_p <= 0) return kLowest;
-  return scratch.largest.largest() + static_cast<float>(std::log(params_.min_p)) / inverse_temperature();
-}
-
-bool Sampler::limits_candidates(std::size_t vocab_size) const {
-  return params_.top_p < 1 || (params_.top_k > 0 && static_cast<std::size_t>(params_.top_k) < vocab_size);
+// Of a request that is not greedy.
+TokenDraw Sampler::rule() const {
+  // vLLM raises temperatures below 0.01 to it, against overflow; endless ones leave float32 too.
+  const float factor = 1 / static_cast<float>(std::clamp(params_.temperature, 0.01, 1e30));
+  const GumbelKey key = gumbel_key(seed_, prompt_tokens_ + generated_);
+  TokenDraw rule{.factor = factor, .key_low = key.low, .key_high = key.high};
+  if (params_.min_p > 0) rule.smallest = static_cast<float>(std::log(params_.min_p)) / factor;
+  constexpr std::int64_t kMostTopK = std::numeric_limits<std::int32_t>::max();
+  rule.top_k = static_cast<std::int32_t>(std::clamp<std::int64_t>(params_.top_k, 0, kMostTopK));
+  rule.top_p = std::max(static_cast<float>(params_.top_p), std::numeric_limits<float>::min());
+  return rule;
 }
 
 std::int32_t Sampler::sample(std::span<const float> logits, Scratch& scratch) {
   const std::span<const float> row = scan(logits, scratch);
   if (params_.greedy()) return scratch.largest.argmax();
-  const GumbelKey key = gumbel_key(seed_, prompt_tokens_ + generated_);
-  const float factor = inverse_temperature();
+  const TokenDraw rule = this->rule();
   std::int32_t token = -1;
-  if (limits_candidates(row.size())) {
-    select_candidates(row, scratch);
-    token = draw_candidate(scratch.candidates, factor, key);
+  if (limits_candidates(rule, row.size())) {
+    scratch.select_candidates(row, rule);
+    token = draw_candidate(scratch.candidates, rule);
   } else {
-    token = logit_kernels().gumbel_argmax(row.data(), row.size(), factor, smallest_allowed(scratch), key);
+    token = logit_kernels().gumbel_argmax(row.data(), row.size(), rule.factor, scratch.smallest_allowed(rule),
+                                          {rule.key_low, rule.key_high});
   }
   check(token >= 0, "a token was drawn");
   return token;
 }
 
-std::optional<TokenDraw> Sampler::plain_draw() const {
+std::optional<TokenDraw> Sampler::device_draw() const {
   if (changes_logits()) return std::nullopt;
-  if (params_.greedy()) return TokenDraw{};
-  if (params_.top_p < 1 || params_.top_k > 0 || params_.min_p > 0) return std::nullopt;
-  const GumbelKey key = gumbel_key(seed_, prompt_tokens_ + generated_);
-  return TokenDraw{inverse_temperature(), key.low, key.high};
+  return params_.greedy() ? TokenDraw{} : rule();
 }
 
 std::span<const float> Sampler::processed_logits(std::span<const float> logits, Scratch& scratch) {
   const std::span<const float> row = scan(logits, scratch);
   if (row.data() != scratch.logits.data()) std::ranges::copy(row, scratch.logits.begin());
   if (params_.greedy()) return scratch.logits;
-  const float factor = inverse_temperature(), smallest = smallest_allowed(scratch);
-  if (limits_candidates(row.size())) {
-    select_candidates(row, scratch);
+  const TokenDraw rule = this->rule();
+  if (limits_candidates(rule, row.size())) {
+    scratch.select_candidates(row, rule);
     std::ranges::fill(scratch.logits, kLowest);
     for (const RankedLogit& each : scratch.candidates)
-      scratch.logits[static_cast<std::size_t>(each.token)] = each.logit * factor;
+      scratch.logits[static_cast<std::size_t>(each.token)] = each.logit * rule.factor;
   } else {
-    for (float& logit : scratch.logits) logit = logit < smallest ? kLowest : logit * factor;
+    const float smallest = scratch.smallest_allowed(rule);
+    for (float& logit : scratch.logits) logit = logit < smallest ? kLowest : logit * rule.factor;
   }
   return scratch.logits;
 }
 
-// The weights exp((logit - largest) / temperature) of candidates [first, first + count), in scratch.weights,
-// and their sum.
-double Sampler::weigh(std::size_t first, std::size_t count, Scratch& scratch) const {
-  scratch.weights.resize(count);
-  for (std::size_t i = 0; i < count; ++i) scratch.weights[i] = scratch.candidates[first + i].logit;
-  logit_kernels().exponentiate(scratch.weights.data(), count, scratch.largest.largest(),
-                               inverse_temperature());
-  return std::accumulate(scratch.weights.begin(), scratch.weights.end(), 0.0);
+// min_p, as a bound of logits.
+float Sampler::Scratch::smallest_allowed(const TokenDraw& rule) const {
+  return largest.largest() + rule.smallest;
 }
 
-// Fills scratch.candidates with the tokens that min_p, then top_k (ties kept), then top_p leave.
-void Sampler::select_candidates(std::span<const float> row, Scratch& scratch) const {
-  auto& candidates = scratch.candidates;
-  const float smallest = smallest_allowed(scratch), largest = scratch.largest.largest();
+// The weights of candidates [first, first + count), in `weights`, and their sum.
+double Sampler::Scratch::weigh(std::size_t first, std::size_t count, float factor) {
+  weights.resize(count);
+  for (std::size_t i = 0; i < count; ++i) weights[i] = candidates[first + i].logit;
+  return logit_kernels().weigh(weights.data(), count, largest.largest(), factor);
+}
+
+// Fills `candidates` with the tokens that min_p, then top_k (ties kept), then top_p leave.
+void Sampler::Scratch::select_candidates(std::span<const float> row, const TokenDraw& rule) {
+  const float smallest = smallest_allowed(rule), top = largest.largest();
+  const auto top_p = static_cast<double>(rule.top_p);
   candidates.clear();
-  if (params_.top_k > 0 && static_cast<std::size_t>(params_.top_k) < row.size()) {
-    scratch.largest.select(static_cast<std::size_t>(params_.top_k), true, candidates);
+  if (rule.top_k > 0 && static_cast<std::size_t>(rule.top_k) < row.size()) {
+    largest.select(static_cast<std::size_t>(rule.top_k), true, candidates);
     std::erase_if(candidates,
                   [&](const RankedLogit& each) { return each.logit < smallest || each.logit == kLowest; });
-  } else if (params_.min_p > 0) {
-    scratch.largest.collect(smallest, candidates);
+  } else if (smallest > kLowest) {
+    largest.collect(smallest, candidates);
   } else {
     // Deeper below the largest until those found weigh enough.
-    const double target =
-        params_.top_p * logit_kernels().sum_exp(row.data(), row.size(), largest, inverse_temperature());
+    const double target = top_p * logit_kernels().sum_weights(row.data(), row.size(), top, rule.factor);
     for (const float depth : {4.0f, 8.0f, 16.0f, 87.0f}) {
       candidates.clear();
-      scratch.largest.collect(largest - depth / inverse_temperature(), candidates);
-      if (weigh(0, candidates.size(), scratch) >= target) break;
+      largest.collect(top - depth / rule.factor, candidates);
+      if (weigh(0, candidates.size(), rule.factor) >= target) break;
     }
-    return keep_nucleus(target, scratch);
+    return keep_nucleus(target, rule.factor);
   }
-  if (params_.top_p < 1) keep_nucleus(params_.top_p * weigh(0, candidates.size(), scratch), scratch);
+  if (top_p < 1) keep_nucleus(top_p * weigh(0, candidates.size(), rule.factor), rule.factor);
 }
 
 // Keeps the candidates, by descending logit, as long as those before weigh less than `target`: halves the
 // range where that ends until it is worth sorting.
-void Sampler::keep_nucleus(double target, Scratch& scratch) const {
-  auto& candidates = scratch.candidates;
+void Sampler::Scratch::keep_nucleus(double target, float factor) {
   const auto at = [&](std::size_t i) { return candidates.begin() + static_cast<std::ptrdiff_t>(i); };
   std::size_t first = 0, last = candidates.size();
   double before = 0;
   while (last - first > kSortedCandidates) {
     const std::size_t middle = first + (last - first) / 2;
     std::nth_element(at(first), at(middle), at(last));
-    const double weight = weigh(first, middle - first, scratch);
+    const double weight = weigh(first, middle - first, factor);
     if (before + weight >= target) {
       last = middle;
     } else {
@@ -288,10 +289,10 @@ void Sampler::keep_nucleus(double target, Scratch& scratch) const {
     }
   }
   std::sort(at(first), at(last));
-  weigh(first, last - first, scratch);
+  weigh(first, last - first, factor);
   std::size_t kept = first;
   for (std::size_t i = first; i < last && before < target; ++i, ++kept)
-    before += static_cast<double>(scratch.weights[i - first]);
+    before += static_cast<double>(weights[i - first]);
   candidates.resize(kept);
 }
 

@@ -31,6 +31,11 @@ class Sampler {
 
    private:
     friend class Sampler;
+    float smallest_allowed(const TokenDraw& rule) const;
+    void select_candidates(std::span<const float> row, const TokenDraw& rule);
+    double weigh(std::size_t first, std::size_t count, float factor);
+    void keep_nucleus(double target, float factor);
+
     std::vector<float> logits, kept, weights;
     LargestLogits largest;
     std::vector<RankedLogit> candidates;
@@ -51,9 +56,9 @@ class Sampler {
   // The next token of the sequence. When everything is masked, it is drawn from what the constraint alone
   // leaves, or the allowed ids alone. Throws NanLogit when a logit is no number.
   std::int32_t sample(std::span<const float> logits, Scratch& scratch);
-  // How a device can draw the next token by itself, when sample() is an argmax of the logits as they are,
-  // with or without temperature and noise. A function of the request and of how many tokens it has.
-  std::optional<TokenDraw> plain_draw() const;
+  // How a device can draw the next token by itself, when sample() draws from the logits as they are. A
+  // function of the request and of how many tokens it has.
+  std::optional<TokenDraw> device_draw() const;
   // The logits that sample() draws from, in `scratch`: divided by the temperature, removed tokens at
   // -infinity; of a greedy request, those before the temperature.
   std::span<const float> processed_logits(std::span<const float> logits, Scratch& scratch);
@@ -68,12 +73,7 @@ class Sampler {
   void apply_allowed(Scratch& scratch) const;
   void apply_penalties(std::span<float> logits) const;
   void apply_bad_words(std::span<float> logits) const;
-  float inverse_temperature() const;
-  float smallest_allowed(const Scratch& scratch) const;
-  bool limits_candidates(std::size_t vocab_size) const;
-  void select_candidates(std::span<const float> row, Scratch& scratch) const;
-  double weigh(std::size_t first, std::size_t count, Scratch& scratch) const;
-  void keep_nucleus(double target, Scratch& scratch) const;
+  TokenDraw rule() const;
 
   SamplingParams params_;
   std::uint64_t seed_;

@@ -1,7 +1,11 @@
 // Tokens that a GPU draws by itself, in recorded steps: those that the sampler draws from the same logits.
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <cstring>
+#include <limits>
 #include <memory>
+#include <random>
 #include <vector>
 
 #include "base/error.h"
@@ -24,10 +28,11 @@ const std::vector<SamplingParams>& kinds_of_sampling() {
   static const std::vector<SamplingParams> kinds = {
       {.temperature = 0},
       {.temperature = 1, .seed = 5},
-      {.temperature = 0.8, .top_p = 0.9, .top_k = 20, .seed = 6},  // on the host
+      {.temperature = 0.8, .top_p = 0.9, .top_k = 20, .seed = 6},
       {.temperature = 1.7, .seed = 7},
       {.temperature = 0, .repetition_penalty = 1.3},  // on the host
       {.temperature = 0.3, .seed = 8},
+      {.temperature = 1.2, .top_p = 0.8, .min_p = 0.01, .seed = 9},
   };
   return kinds;
 }
@@ -90,6 +95,124 @@ TEST_P(DeviceDraw, EqualsTheSamplersInBatchesOfEverySize) {
 
 INSTANTIATE_TEST_SUITE_P(Models, DeviceDraw, testing::ValuesIn(models()),
                          [](const auto& each) { return each.param.architecture; });
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// Flat and steep, with many ties, rounded to bf16, half of it masked, or with one token far above.
+std::vector<float> random_logits(std::size_t count, std::mt19937& random) {
+  const float deviations[] = {0, 0.01f, 0.3f, 1, 3, 10, 1000}, means[] = {-20, 0, 20};
+  const float deviation = deviations[random() % 7], mean = means[random() % 3];
+  std::normal_distribution<float> normal;
+  const auto kind = random() % 5;
+  std::vector<float> row(count);
+  for (float& logit : row) {
+    logit = mean + deviation * normal(random);
+    if (kind == 1) logit = std::round(logit * 4) / 4;
+    std::uint32_t bits = 0;
+    std::memcpy(&bits, &logit, sizeof bits);
+    bits &= 0xffff0000u;
+    if (kind == 2) std::memcpy(&logit, &bits, sizeof bits);
+    if (kind == 3 && random() % 2 == 0) logit = -kInfinity;
+  }
+  if (kind == 4) row[random() % count] += 15;
+  row[random() % count] = mean + deviation;  // one at least is no -infinity
+  return row;
+}
+
+SamplingParams random_sampling(std::mt19937& random) {
+  const double temperatures[] = {0, 0.01, 0.2, 0.7, 1, 1.5, 5};
+  const double shares[] = {1, 1, 0.9999, 0.99, 0.9, 0.5, 0.05, 1e-9}, least[] = {0, 0, 0, 1e-6, 0.05, 0.3, 1};
+  const std::int64_t numbers[] = {0, 0, 1, 2, 20, 50, 300, 5000};
+  SamplingParams params;
+  params.temperature = temperatures[random() % 7];
+  params.top_p = shares[random() % 8];
+  params.top_k = numbers[random() % 8];
+  params.min_p = least[random() % 7];
+  params.seed = random();
+  return params;
+}
+
+// Steps of one token a sequence, of which draw() sees the draws alone.
+class DrawingStep {
+ public:
+  DrawingStep(Backend& backend, std::int32_t rows)
+      : backend_(backend), cache_(backend.make_kv_cache({1, rows + 1, 16, 1, 64, DType::kBF16})) {
+    for (std::int32_t row = 0; row < rows; ++row) {
+      starts_.push_back(row);
+      lengths_.push_back(1);
+      blocks_.push_back(row + 1);
+    }
+    starts_.push_back(rows);
+  }
+
+  std::vector<std::int32_t> draw(std::span<const float> logits, std::span<const TokenDraw> draws) {
+    const auto rows = static_cast<std::int64_t>(draws.size());
+    const std::vector<std::int32_t> zeros(draws.size());
+    Batch batch{.token_ids = zeros,
+                .positions = zeros,
+                .query_starts = starts_,
+                .context_lengths = lengths_,
+                .block_table = blocks_,
+                .blocks_per_sequence = 1,
+                .draws = draws};
+    const auto matrix = backend_.make_matrix(rows, static_cast<std::int64_t>(logits.size()) / rows);
+    backend_.write(logits, rows, *matrix);
+    backend_.begin_step(batch, *cache_);
+    backend_.draw(*matrix, 0);
+    std::vector<std::int32_t> tokens(draws.size());
+    backend_.read_drawn(tokens);
+    return tokens;
+  }
+
+ private:
+  Backend& backend_;
+  std::unique_ptr<KvCache> cache_;
+  std::vector<std::int32_t> starts_, lengths_, blocks_;
+};
+
+TEST(DeviceDrawRule, DrawsTheSamplersTokenFromTheSameLogits) {
+  const auto backend = cuda_backend();
+  if (!backend) GTEST_SKIP() << "no GPU, or built without CUDA";
+  constexpr std::int32_t kRows = 96;
+  DrawingStep step(*backend, kRows);
+  std::mt19937 random(1);
+  for (const std::size_t vocabulary : {5, 1000, 1003, 32768, 49152, 131072, 151669}) {
+    const auto size = static_cast<std::int64_t>(vocabulary);
+    Sampler::Scratch scratch(size);
+    std::vector<float> logits;
+    std::vector<TokenDraw> draws;
+    std::vector<std::int32_t> expected;
+    std::vector<SamplingParams> sampling;
+    for (std::int32_t row = 0; row < kRows; ++row) {
+      const auto values = random_logits(vocabulary, random);
+      sampling.push_back(random_sampling(random));
+      Sampler sampler(sampling.back(), 0, {}, size);
+      draws.push_back(*sampler.device_draw());
+      expected.push_back(sampler.sample(values, scratch));
+      logits.insert(logits.end(), values.begin(), values.end());
+    }
+    const auto drawn = step.draw(logits, draws);
+    for (std::size_t row = 0; row < kRows; ++row)
+      EXPECT_EQ(drawn[row], expected[row])
+          << "vocabulary " << vocabulary << ", row " << row << ": temperature " << sampling[row].temperature
+          << ", top_k " << sampling[row].top_k << ", top_p " << sampling[row].top_p << ", min_p "
+          << sampling[row].min_p;
+    EXPECT_EQ(step.draw(logits, draws), drawn) << "a second time";
+  }
+}
+
+TEST(DeviceDrawRule, SaysWhereALogitIsNoNumber) {
+  const auto backend = cuda_backend();
+  if (!backend) GTEST_SKIP() << "no GPU, or built without CUDA";
+  constexpr std::size_t kRows = 4, kVocabulary = 5000;
+  std::vector<float> logits(kRows * kVocabulary, 1);
+  logits[kVocabulary + 4999] = logits[2 * kVocabulary] = std::nanf("");
+  const TokenDraw greedy, filtered{.factor = 1, .top_k = 9, .top_p = 0.5f};
+  const std::vector<TokenDraw> draws = {filtered, filtered, greedy, greedy};
+  const auto drawn = DrawingStep(*backend, kRows).draw(logits, draws);
+  EXPECT_GE(drawn[0], 0);
+  EXPECT_EQ(std::vector(drawn.begin() + 1, drawn.end()), (std::vector<std::int32_t>{-1, -1, 0}));
+}
 
 }  // namespace
 }  // namespace bise

@@ -42,9 +42,10 @@ TEST(LogitKernels, EqualBitsOnEveryInstructionSet) {
       EXPECT_EQ(kernels.count_at_least(values.data(), count, 1),
                 plain.count_at_least(values.data(), count, 1));
       auto weights = values, plain_weights = values;
-      kernels.exponentiate(weights.data(), count, 15, 0.7f);
-      plain.exponentiate(plain_weights.data(), count, 15, 0.7f);
+      const double sum = kernels.weigh(weights.data(), count, 15, 0.7f);
+      EXPECT_EQ(plain.weigh(plain_weights.data(), count, 15, 0.7f), sum);
       EXPECT_EQ(weights, plain_weights);
+      EXPECT_EQ(kernels.sum_weights(values.data(), count, 15, 0.7f), sum);
       for (std::int64_t position = 0; position < 20; ++position)
         for (const float threshold : {-std::numeric_limits<float>::infinity(), 3.0f})
           EXPECT_EQ(kernels.gumbel_argmax(values.data(), count, 1.25f, threshold, gumbel_key(1, position)),
@@ -75,6 +76,18 @@ TEST(LogitKernels, EqualTheirDefinitions) {
         }
         ASSERT_EQ(kernels.gumbel_argmax(values.data(), count, 0.5f, -100, key), best);
       }
+      // The same sum in another order, of multiples of 2^-33 that are near the exponentials.
+      auto weights = values;
+      const double sum = kernels.weigh(weights.data(), count, 15, 0.7f);
+      double backwards = 0;
+      for (std::size_t i = count; i-- > 0;) {
+        const double units = std::ldexp(static_cast<double>(weights[i]), 33);
+        const double exact = std::exp((static_cast<double>(values[i]) - 15) * static_cast<double>(0.7f));
+        ASSERT_EQ(units, std::round(units));
+        ASSERT_NEAR(static_cast<double>(weights[i]), exact, 0x1p-34 + 2e-6 * exact);
+        backwards += static_cast<double>(weights[i]);
+      }
+      EXPECT_EQ(backwards, sum);
       std::vector<std::uint32_t> bits((count + 31) / 32);
       for (std::size_t i = 0; i < count; ++i)
         if (i % 3 == 0) bits[i / 32] |= 1u << (i % 32);

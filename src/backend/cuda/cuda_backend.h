@@ -137,7 +137,7 @@ class CudaBackend final : public Backend {
   DeviceBuffer device_step_, device_rows_, drawn_;
   // Of one operation: its inputs in another form, its sums before scaling, expanded weights, and partial
   // results of attention.
-  DeviceBuffer streamed_, inputs_, sums_, expanded_, partial_, gate_up_, draw_parts_;
+  DeviceBuffer streamed_, inputs_, sums_, expanded_, partial_, gate_up_;
   std::vector<std::pair<std::vector<float>, DeviceBuffer>> rope_tables_;
   DeviceBuffer angles_;
   std::vector<float> angles_of_;  // the frequencies; empty when the step has none yet

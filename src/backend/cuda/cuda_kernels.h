@@ -71,15 +71,7 @@ void transpose(Encoded in, std::int64_t rows, std::int64_t depth, Values out, cu
 void to_float(Values in, std::int64_t count, float* out, cudaStream_t stream);
 void from_float(const float* in, std::int64_t count, Values out, cudaStream_t stream);
 
-// draw.cu: the token of each of `rows` rows of logits [rows, columns]; -1 where a logit is no number. The
-// layout of TokenDraw is that of bise::TokenDraw. `workspace` holds draw_workspace() bytes.
-struct TokenDraw {
-  float factor;
-  std::uint32_t key_low, key_high;
-};
-std::size_t draw_workspace(std::int64_t rows, std::int64_t columns);
-void draw(const float* logits, std::int64_t rows, std::int64_t columns, const TokenDraw* draws,
-          void* workspace, std::int32_t* tokens, cudaStream_t stream);
+struct TokenDraw;  // draw.h
 
 // The tokens of a step on the device (Batch).
 struct StepView {

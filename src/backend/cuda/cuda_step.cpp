@@ -7,7 +7,9 @@
 #include "backend/check_batch.h"
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/cuda_step_recorder.h"
+#include "backend/cuda/draw.h"
 #include "base/check.h"
+#include "base/error.h"
 
 namespace bise {
 
@@ -16,8 +18,10 @@ void CudaBackend::upload_step(const Batch& batch, std::int64_t sequences, std::i
   const auto tokens = static_cast<std::size_t>(batch.tokens() + added);
   const auto rows = static_cast<std::size_t>(sequences);
   const std::size_t draws = batch.draws.empty() ? 0 : batch.draws.size() + static_cast<std::size_t>(added);
+  constexpr std::size_t kDraw = sizeof(TokenDraw) / sizeof(std::int32_t);
+  static_assert(sizeof(TokenDraw) == sizeof(cuda::TokenDraw));
   const std::size_t count =
-      3 * tokens + 2 * rows + 1 + 3 * draws + rows * static_cast<std::size_t>(batch.groups * width);
+      3 * tokens + 2 * rows + 1 + kDraw * draws + rows * static_cast<std::size_t>(batch.groups * width);
   cuda_check(cudaEventSynchronize(uploaded_), "waiting for the step before");
   constexpr std::size_t kLeast = std::size_t{1} << 20;  // so that it seldom grows: recorded steps are in it
   const std::size_t bytes = std::max(kLeast, 2 * count * sizeof(std::int32_t));
@@ -47,13 +51,11 @@ void CudaBackend::upload_step(const Batch& batch, std::int64_t sequences, std::i
                                                        : 1;
     for (std::int32_t i = 0; i < queries; ++i) host[used++] = static_cast<std::int32_t>(s);
   }
-  static_assert(sizeof(TokenDraw) == sizeof(cuda::TokenDraw) &&
-                sizeof(TokenDraw) == 3 * sizeof(std::int32_t));
   step_.draws = reinterpret_cast<const cuda::TokenDraw*>(device_step_.as<std::int32_t>() + used);
   if (draws > 0) {
-    std::memset(host + used, 0, 3 * draws * sizeof(std::int32_t));
+    std::memset(host + used, 0, draws * sizeof(TokenDraw));
     std::memcpy(host + used, batch.draws.data(), batch.draws.size_bytes());
-    used += 3 * draws;
+    used += kDraw * draws;
   }
   step_.block_table = device_step_.as<std::int32_t>() + used;
   const std::int64_t taken = std::min(width, batch.blocks_per_sequence);
@@ -130,13 +132,14 @@ void CudaBackend::embed(const DeviceTensor& table, Matrix& out) {
 void CudaBackend::draw(const Matrix& logits, std::int64_t first_draw) {
   const cuda::Values values = cuda_matrix(logits).values();
   check(values.type == cuda::Float::kF32, "tokens are drawn from float32");
+  if (!cuda::supports_draw(logits.columns()))
+    throw Error("the vocabulary is too large for drawing on the GPU").got(fmt::to_string(logits.columns()));
   const auto rows = static_cast<std::size_t>(logits.rows());
   const std::size_t most = static_cast<std::size_t>(logits.max_rows());
   drawn_.grow(most * sizeof(std::int32_t));
   host_drawn_.grow(most * sizeof(std::int32_t));
-  draw_parts_.grow(cuda::draw_workspace(logits.max_rows(), logits.columns()));
   cuda::draw(static_cast<const float*>(values.data), logits.rows(), logits.columns(),
-             step_.draws + first_draw, draw_parts_.as<void>(), drawn_.as<std::int32_t>(), stream_);
+             step_.draws + first_draw, drawn_.as<std::int32_t>(), stream_);
   check_launch("draw");
   cuda_check(cudaMemcpyAsync(host_drawn_.as<void>(), drawn_.as<void>(), rows * sizeof(std::int32_t),
                              cudaMemcpyDeviceToHost, stream_),

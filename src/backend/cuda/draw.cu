@@ -1,24 +1,60 @@
-// Drawing tokens: argmax of logits, or of logits with temperature and Gumbel noise (Gumbel 1954). The rule
-// and its arithmetic are those of engine/sampler.cpp and engine/gumbel.h.
+// Drawing tokens (backend.h, TokenDraw): argmax of the logits, or of logits with temperature and Gumbel noise
+// (Gumbel 1954) among those that min_p, top_k and top_p leave. Rule and arithmetic are those of
+// engine/sampler.cpp, engine/logit_kernels_body.h and engine/gumbel.h.
+//
+// A cluster of blocks has a row to itself. It reads the row once from device memory; each block keeps its
+// part in shared memory and looks at it as often as the rule needs. Nothing is sorted:
+//   top_k  the k-th largest logit is searched by counting what reaches three values between two bounds;
+//   top_p  a token is drawn from all. If what stands before it weighs too much, it is no token of the
+//   nucleus,
+//          and the whole nucleus stands before it: the draw is repeated among those. The best of a set that
+//          holds the nucleus is, once it is in the nucleus, the nucleus' best.
+// Counts and weights are integers, the rest are maxima: the order in which threads are joined does not show.
 #include <climits>
 #include <cmath>
 
-#include "backend/cuda/device_math.cuh"
+#include "backend/cuda/draw.h"
+#include "backend/cuda/hopper.cuh"
+#include "backend/cuda/launch.cuh"
+#include "backend/cuda/row_cluster.cuh"
 
 namespace bise::cuda {
 namespace {
 
-constexpr int kThreads = 256, kLogitsOfBlock = 4096;
+constexpr int kThreads = 512, kBlocks = 8, kBlocksOfMultiprocessor = 3;
+// Logits of a block, in shared memory.
+constexpr std::int64_t kMostOfBlock = 50 * 1024;
+using Cluster = RowCluster<kBlocks, kThreads>;
 
-// The best so far: the larger value, the smaller token of equals. A logit that is no number wins as token -1.
-struct Best {
-  double value;
+// Scaled logits so far below the largest weigh nothing (2^-34 = e^-23.6) and are never drawn: the noise lies
+// between -3.1 and 22.9.
+constexpr float kDeepest = 27;
+
+// Whole vectors, so that each block's part begins at an aligned address.
+__host__ __device__ std::int64_t logits_of_block(std::int64_t columns) {
+  return (columns + 4 * kBlocks - 1) / (4 * kBlocks) * 4;
+}
+
+// A token's place in a row: larger logits first; of equals the smaller token.
+struct Place {
+  float logit;
   std::int32_t token;
 };
-
-__device__ inline Best better(Best a, Best b) {
-  return b.value > a.value || (b.value == a.value && b.token < a.token) ? b : a;
+__device__ inline bool is_before(float logit, std::int32_t token, Place place) {
+  return logit > place.logit || (logit == place.logit && token < place.token);
 }
+
+struct Drawn {
+  double noisy;
+  Place place;
+};
+__device__ inline Drawn better(Drawn a, Drawn b) {
+  return b.noisy > a.noisy || (b.noisy == a.noisy && b.place.token < a.place.token) ? b : a;
+}
+
+struct Counts {
+  std::uint32_t of[3];
+};
 
 // gumbel_bits() of engine/gumbel.h.
 __device__ inline std::uint32_t noise_bits(const TokenDraw& draw, std::int32_t token) {
@@ -28,70 +64,231 @@ __device__ inline std::uint32_t noise_bits(const TokenDraw& draw, std::int32_t t
   return x ^ (x >> 16);
 }
 
-__device__ inline Best candidate(float logit, std::int32_t token, const TokenDraw& draw, double to_beat) {
-  if (isnan(logit)) return {INFINITY, -1};
-  if (draw.factor == 0) return {static_cast<double>(logit), token};
+__device__ inline double noisy_logit(const TokenDraw& draw, float logit, std::int32_t token) {
+  const double v = (static_cast<double>(noise_bits(draw, token)) + 0.5) * 0x1p-32;
+  return static_cast<double>(__fmul_rn(logit, draw.factor)) - log(-log1p(-v));
+}
+
+// The same in float32, of the logit's distance from the largest: off by less than 5e-5, and where scaled
+// logits are large by what their rounding adds to noisy_logit().
+__device__ inline float near_noisy_logit(const TokenDraw& draw, float below, std::int32_t token) {
   const std::uint32_t bits = noise_bits(draw, token);
-  const auto scaled = static_cast<double>(__fmul_rn(logit, draw.factor));
-  // The noise is at most -ln of the bits as a fraction: most lose without a logarithm.
-  if (scaled + 0.6931471805599454 * (__clz(static_cast<int>(bits)) + 1) < to_beat) return {-INFINITY, token};
-  return {scaled - log(-log1p(-(static_cast<double>(bits) + 0.5) * 0x1p-32)), token};
+  const float v = (static_cast<float>(bits) + 0.5f) * 0x1p-32f;
+  const float rest = (static_cast<float>(~bits) + 0.5f) * 0x1p-32f;  // 1 - v
+  // -ln(1 - v), where v is small by its series.
+  const float outer = v < 0x1p-6f ? v * (1 + v * (0.5f + v * (1.f / 3))) : -__logf(rest);
+  return below * draw.factor - __logf(outer);
+}
+__device__ inline float nearness(const TokenDraw& draw, float largest) {
+  return 1e-3f + 5e-7f * fabsf(largest * draw.factor);
 }
 
-__device__ Best block_best(Best best) {
-  __shared__ double values[32];
-  __shared__ std::int32_t tokens[32];
-  for (int offset = 16; offset > 0; offset /= 2)
-    best = better(best, {__shfl_xor_sync(~0u, best.value, offset), __shfl_xor_sync(~0u, best.token, offset)});
-  const int warp = threadIdx.x / 32, warps = blockDim.x / 32;
-  if (threadIdx.x % 32 == 0) {
-    values[warp] = best.value;
-    tokens[warp] = best.token;
+// exp(x) for x <= 0 in units of 2^-33, as weight_of_negative() of engine/logit_kernels_body.h.
+__device__ inline std::uint64_t weight_of_negative(float x) {
+  if (x < -24.f) return 0;
+  const int n = __float2int_rz(__fsub_rn(__fmul_rn(x, 1.44269504f), 0.5f));
+  const float whole = static_cast<float>(n);
+  const float r = __fsub_rn(__fsub_rn(x, __fmul_rn(whole, 0.693359375f)), __fmul_rn(whole, -2.12194440e-4f));
+  float sum = 1.0f / 720;
+  for (const float term : {1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f})
+    sum = __fadd_rn(__fmul_rn(sum, r), term);
+  return __float2ull_rn(__fmul_rn(sum, __int_as_float((n + 127 + 33) << 23)));
+}
+
+// Integers in the order of the floats, and back.
+__device__ inline std::uint32_t ordered(float value) {
+  const std::uint32_t bits = __float_as_uint(value);
+  return bits >> 31 ? ~bits : bits | 0x80000000u;
+}
+__device__ inline float from_ordered(std::uint32_t key) {
+  return __uint_as_float(key >> 31 ? key & 0x7fffffffu : ~key);
+}
+
+// One row, by a cluster.
+class RowDraw {
+ public:
+  __device__ RowDraw(const TokenDraw& draw, const float* row, std::int64_t columns, float* part,
+                     Cluster& cluster)
+      : draw_(draw),
+        part_(part),
+        count_(static_cast<int>(logits_of_block(columns))),
+        first_(static_cast<int>(blockIdx.x) * count_),
+        cluster_(cluster) {
+    load(row, static_cast<int>(columns));
   }
-  __syncthreads();
-  best = {values[0], tokens[0]};
-  for (int i = 1; i < warps; ++i) best = better(best, {values[i], tokens[i]});
-  return best;
-}
 
-// A block looks at kLogitsOfBlock logits of a row.
-__global__ void draw_part_kernel(const float* logits, std::int64_t columns, const TokenDraw* draws,
-                                 Best* parts) {
-  const TokenDraw draw = draws[blockIdx.y];
-  const float* row = logits + blockIdx.y * columns;
-  const std::int64_t first = blockIdx.x * std::int64_t{kLogitsOfBlock};
-  const std::int64_t end = min(columns, first + kLogitsOfBlock);
-  Best best = {-INFINITY, INT_MAX};
-  for (std::int64_t i = first + threadIdx.x; i < end; i += kThreads)
-    best = better(best, candidate(row[i], static_cast<std::int32_t>(i), draw, best.value));
-  best = block_best(best);
-  if (threadIdx.x == 0) parts[blockIdx.y * gridDim.x + blockIdx.x] = best;
-}
+  // The same in every thread; -1 where a logit is no number or none is above -infinity.
+  __device__ std::int32_t token() {
+    cluster_.wait_for_blocks();
+    largest_ =
+        cluster_.join(largest_, [](Place a, Place b) { return is_before(b.logit, b.token, a) ? b : a; });
+    if (largest_.token < 0 || largest_.logit == -INFINITY) return -1;
+    if (draw_.factor == 0) return largest_.token;
+    // Rounding the bound is no harm: it does not pass by a logit.
+    Place bound = {fmaxf(__fadd_rn(largest_.logit, draw_.smallest), largest_.logit - kDeepest / draw_.factor),
+                   INT_MAX};
+    if (draw_.top_k > 0) bound.logit = top_k_bound(bound.logit);
+    const bool nucleus = draw_.top_p < 1;
+    const double target = nucleus ? draw_.top_p * static_cast<double>(weight_before(bound)) : 0;
+    for (;;) {
+      const Place drawn = draw_before(bound);
+      if (drawn.token < 0) return -1;
+      if (!nucleus || static_cast<double>(weight_before(drawn)) < target) return drawn.token;
+      bound = drawn;
+    }
+  }
 
-__global__ void draw_join_kernel(const Best* parts, int count, std::int32_t* tokens) {
-  Best best = {-INFINITY, INT_MAX};
-  for (int i = threadIdx.x; i < count; i += kThreads) best = better(best, parts[blockIdx.x * count + i]);
-  best = block_best(best);
-  if (threadIdx.x == 0) tokens[blockIdx.x] = best.token;
-}
+ private:
+  // The block's part of the row, beyond its end -infinity. No thread looks at what another has loaded.
+  __device__ void load(const float* row, int columns) {
+    const bool aligned = columns % 4 == 0;
+    bool broken = false;
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x) * 4; i < count_; i += kThreads * 4) {
+      const int token = first_ + i;
+      float4 four = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+      float* each = &four.x;
+      if (aligned && token < columns) four = *reinterpret_cast<const float4*>(row + token);
+      for (int j = 0; j < 4; ++j) {
+        if (!aligned && token + j < columns) each[j] = row[token + j];
+        broken |= isnan(each[j]);
+        if (each[j] > largest_.logit) largest_ = {each[j], token + j};
+      }
+      *reinterpret_cast<float4*>(part_ + i) = four;
+    }
+    if (broken) largest_ = {INFINITY, -1};
+  }
 
-int blocks_of_row(std::int64_t columns) {
-  return static_cast<int>((columns + kLogitsOfBlock - 1) / kLogitsOfBlock);
+  template <class Visit>
+  __device__ void for_each(Visit visit) const {
+#pragma unroll 2
+    for (int i = static_cast<int>(threadIdx.x) * 4; i < count_; i += kThreads * 4) {
+      const float4 four = *reinterpret_cast<const float4*>(part_ + i);
+      visit(four.x, first_ + i);
+      visit(four.y, first_ + i + 1);
+      visit(four.z, first_ + i + 2);
+      visit(four.w, first_ + i + 3);
+    }
+  }
+
+  __device__ float below_largest(float logit) const {
+    return __fsub_rn(logit, largest_.logit);
+  }
+
+  // How many logits of the row reach each value.
+  __device__ Counts count(const float (&values)[3]) {
+    Counts counts = {};
+    for_each([&](float logit, int) {
+      for (int j = 0; j < 3; ++j) counts.of[j] += logit >= values[j] ? 1 : 0;
+    });
+    return cluster_.join(counts, [](Counts a, Counts b) {
+      for (int j = 0; j < 3; ++j) a.of[j] += b.of[j];
+      return a;
+    });
+  }
+
+  // The top_k-th largest logit, or a value between it and the next one; `bound` where fewer reach that.
+  __device__ float top_k_bound(float bound) {
+    const auto wanted = static_cast<std::uint32_t>(draw_.top_k);
+    // As many reach `low`, or it is the bound; fewer reach `end`.
+    std::uint32_t low = ordered(bound), end = ordered(largest_.logit) + 1;
+    // At first quarters of the values between them, as logits are spread, then of their bits, which are few.
+    constexpr int kEvenSteps = 3;
+    for (int step = 0; end - low > 1; ++step) {
+      std::uint32_t keys[3];
+      float values[3];
+      for (int j = 0; j < 3; ++j) {
+        const std::uint32_t quarters = static_cast<std::uint32_t>(j) + 1, size = end - low;
+        if (step < kEvenSteps) {
+          const float from = from_ordered(low), to = from_ordered(end - 1);
+          keys[j] = ordered(from + (to - from) * (0.25f * static_cast<float>(quarters)));
+          keys[j] = min(max(keys[j], low + 1), end - 1);
+        } else {
+          keys[j] = low + max(1u, size / 4 * quarters + size % 4 * quarters / 4);
+        }
+        values[j] = from_ordered(keys[j]);
+      }
+      const Counts counts = count(values);
+      std::uint32_t reached = 0;
+      for (int j = 0; j < 3; ++j) {
+        if (counts.of[j] < wanted) {
+          end = keys[j];
+          break;
+        }
+        low = keys[j];
+        reached = counts.of[j];
+      }
+      if (reached == wanted) break;
+    }
+    return from_ordered(low);
+  }
+
+  // Of the tokens before `place`, in units of 2^-33.
+  __device__ std::uint64_t weight_before(Place place) {
+    std::uint64_t weight = 0;
+    for_each([&](float logit, int token) {
+      if (is_before(logit, token, place))
+        weight += weight_of_negative(__fmul_rn(below_largest(logit), draw_.factor));
+    });
+    return cluster_.join(weight, [](std::uint64_t a, std::uint64_t b) { return a + b; });
+  }
+
+  // The best with noise of the tokens before `place`; token -1 when there is none. Those that are near the
+  // best in float32 are compared in double.
+  __device__ Place draw_before(Place place) {
+    float near = -INFINITY;
+    for_each([&](float logit, int token) {
+      if (is_before(logit, token, place))
+        near = fmaxf(near, near_noisy_logit(draw_, below_largest(logit), token));
+    });
+    const float enough =
+        cluster_.join(near, [](float a, float b) { return fmaxf(a, b); }) - nearness(draw_, largest_.logit);
+    Drawn drawn = {-INFINITY, {0, INT_MAX}};
+    if (near >= enough)
+      for_each([&](float logit, int token) {
+        if (is_before(logit, token, place) && near_noisy_logit(draw_, below_largest(logit), token) >= enough)
+          drawn = better(drawn, {noisy_logit(draw_, logit, token), {logit, token}});
+      });
+    drawn = cluster_.join(drawn, better);
+    return drawn.place.token == INT_MAX ? Place{0, -1} : drawn.place;
+  }
+
+  const TokenDraw draw_;
+  float* part_;
+  int count_, first_;
+  Cluster& cluster_;
+  Place largest_ = {-INFINITY, INT_MAX};  // the thread's, then the row's
+};
+
+__global__ __launch_bounds__(kThreads, kBlocksOfMultiprocessor) void draw_kernel(const float* logits,
+                                                                                 std::int64_t columns,
+                                                                                 const TokenDraw* draws,
+                                                                                 std::int32_t* tokens) {
+  extern __shared__ float4 part[];
+  __shared__ Cluster::Shared shared;
+  let_next_kernel_begin();
+  Cluster cluster(shared, static_cast<int>(blockIdx.x));
+  wait_for_earlier_kernels();
+  RowDraw row(draws[blockIdx.y], logits + blockIdx.y * columns, columns, &part[0].x, cluster);
+  const std::int32_t token = row.token();
+  if (blockIdx.x == 0 && threadIdx.x == 0) tokens[blockIdx.y] = token;
 }
 
 }  // namespace
 
-std::size_t draw_workspace(std::int64_t rows, std::int64_t columns) {
-  return static_cast<std::size_t>(rows * blocks_of_row(columns)) * sizeof(Best);
+bool supports_draw(std::int64_t columns) {
+  return logits_of_block(columns) <= kMostOfBlock;
 }
 
 void draw(const float* logits, std::int64_t rows, std::int64_t columns, const TokenDraw* draws,
-          void* workspace, std::int32_t* tokens, cudaStream_t stream) {
-  auto* parts = static_cast<Best*>(workspace);
-  const int blocks = blocks_of_row(columns);
-  draw_part_kernel<<<dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(rows)), kThreads, 0, stream>>>(
-      logits, columns, draws, parts);
-  draw_join_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(parts, blocks, tokens);
+          std::int32_t* tokens, cudaStream_t stream) {
+  static const cudaError_t allowed =
+      cudaFuncSetAttribute(draw_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           static_cast<int>(kMostOfBlock * sizeof(float)));
+  (void)allowed;  // the launch fails if this did
+  launch_clusters(kBlocks, draw_kernel, dim3(kBlocks, static_cast<unsigned>(rows)), kThreads,
+                  static_cast<std::size_t>(logits_of_block(columns)) * sizeof(float), stream, logits, columns,
+                  draws, tokens);
 }
 
 }  // namespace bise::cuda
