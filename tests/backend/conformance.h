@@ -19,6 +19,7 @@
 #include "base/thread_pool.h"
 #include "tensor/float_types.h"
 #include "tensor/pack.h"
+#include "tests/cuda_backend.h"
 
 namespace bise {
 
@@ -59,12 +60,8 @@ inline const std::vector<Variant>& variants() {
         made.push_back({std::string(isa_name(isa)) + ", " + std::to_string(pool->threads()) + " threads",
                         std::string(isa_name(isa)), pool->threads(), std::numeric_limits<std::int64_t>::max(),
                         make_cpu_backend(*pool, isa)});
-    try {
-      std::unique_ptr<Backend> cuda = make_cuda_backend(0);
+    if (std::unique_ptr<Backend> cuda = cuda_or_null())
       made.push_back({cuda->name(), "cuda", 1, 32, std::move(cuda)});
-    } catch (const Error&) {
-      // Built without CUDA, or no GPU here.
-    }
     return made;
   }();
   return all;
@@ -409,6 +406,27 @@ inline testing::AssertionResult within(std::span<const float> actual, std::span<
 inline testing::AssertionResult identical(std::span<const float> actual, std::span<const float> expected,
                                           std::int64_t columns) {
   return within(actual, expected, std::vector<double>(expected.size()), columns);
+}
+
+// What gated_linear() makes of the products [rows, outputs] that linear() gave, the first half gate and the
+// second up, rounded to bf16, and how far it may be from it where the products may be off by `tolerance`.
+struct Gated {
+  Floats values;
+  std::vector<double> slack;
+};
+inline Gated gated_of(std::span<const float> products, std::span<const double> tolerance,
+                      std::int64_t outputs) {
+  const std::size_t half = as_size(outputs / 2);
+  Gated gated{Floats(products.size() / 2), std::vector<double>(products.size() / 2)};
+  for (std::size_t i = 0; i < gated.values.size(); ++i) {
+    const std::size_t at = i / half * as_size(outputs) + i % half;
+    const double gate = products[at], up = products[at + half], silu = gate / (1 + std::exp(-gate));
+    gated.values[i] = static_cast<float>(silu * up);
+    // Rounded to bf16; silu's slope is below 1.1.
+    gated.slack[i] = kBf16Unit * std::fabs(silu * up) + 1.1 * std::fabs(up) * tolerance[at] +
+                     std::fabs(silu) * tolerance[at + half] + 1e-30;
+  }
+  return gated;
 }
 
 }  // namespace bise

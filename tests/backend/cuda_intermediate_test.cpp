@@ -6,12 +6,8 @@ namespace bise {
 namespace {
 
 TEST(CudaIntermediate, IsTheFloat32ProductRounded) {
-  std::unique_ptr<Backend> cuda;
-  try {
-    cuda = make_cuda_backend(0);
-  } catch (const Error&) {
-    GTEST_SKIP() << "no GPU, or built without CUDA";
-  }
+  const auto cuda = cuda_or_null();
+  if (!cuda) GTEST_SKIP() << "no GPU, or built without CUDA";
   Random random(11);
   const std::vector<LinearCase> kinds = {
       {.name = "BF16", .scheme = {}},

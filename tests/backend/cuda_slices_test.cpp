@@ -10,12 +10,8 @@ struct SliceCase {
 };
 
 TEST(CudaSlices, AgreeWithReference) {
-  std::unique_ptr<Backend> cuda;
-  try {
-    cuda = make_cuda_backend(0);
-  } catch (const Error&) {
-    GTEST_SKIP() << "no GPU, or built without CUDA";
-  }
+  const auto cuda = cuda_or_null();
+  if (!cuda) GTEST_SKIP() << "no GPU, or built without CUDA";
   const std::vector<LinearCase> kinds = {
       {.name = "BF16", .scheme = {}},
       {.name = "FP8", .scheme = {WeightType::kFloat, 8, Strategy::kChannel, 0, true, InputType::kFp8Token}},
@@ -56,19 +52,10 @@ TEST(CudaSlices, AgreeWithReference) {
 
       const std::int64_t half = one.outputs / 2;
       const auto in = encode(*cuda, inputs, kRows, one.columns, encoding_for(*weight));
-      const auto gated = cuda->make_linear_input(kRows, half);
-      cuda->gated_linear(*in, *weight, {}, *gated);
-      Floats expected(as_size(kRows * half));
-      std::vector<double> slack(expected.size());
-      for (std::size_t i = 0; i < expected.size(); ++i) {
-        const std::size_t at = i / as_size(half) * as_size(one.outputs) + i % as_size(half);
-        const double gate = actual[at], up = actual[at + as_size(half)], silu = gate / (1 + std::exp(-gate));
-        expected[i] = static_cast<float>(silu * up);
-        // Rounded to bf16; silu's slope is below 1.1.
-        slack[i] = kBf16Unit * std::fabs(silu * up) + 1.1 * std::fabs(up) * tolerance[at] +
-                   std::fabs(silu) * tolerance[at + as_size(half)] + 1e-30;
-      }
-      EXPECT_TRUE(within(read_all(*cuda, *gated), expected, slack, half)) << "gated";
+      const auto joined = cuda->make_linear_input(kRows, half);
+      cuda->gated_linear(*in, *weight, {}, *joined);
+      const Gated expected = gated_of(actual, tolerance, one.outputs);
+      EXPECT_TRUE(within(read_all(*cuda, *joined), expected.values, expected.slack, half)) << "gated";
     }
 }
 

@@ -5,14 +5,6 @@
 namespace bise {
 namespace {
 
-std::unique_ptr<Backend> cuda_or_null() {
-  try {
-    return make_cuda_backend(0);
-  } catch (const Error&) {
-    return nullptr;
-  }
-}
-
 const std::vector<LinearCase>& tiled_cases() {
   using enum Strategy;
   static const std::vector<LinearCase> cases{

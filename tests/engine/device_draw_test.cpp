@@ -8,21 +8,13 @@
 #include <random>
 #include <vector>
 
-#include "base/error.h"
 #include "engine/generator.h"
 #include "engine/sampler.h"
+#include "tests/cuda_backend.h"
 #include "tests/model/tiny_model.h"
 
 namespace bise {
 namespace {
-
-std::unique_ptr<Backend> cuda_backend() {
-  try {
-    return make_cuda_backend(0);
-  } catch (const Error&) {
-    return nullptr;
-  }
-}
 
 const std::vector<SamplingParams>& kinds_of_sampling() {
   static const std::vector<SamplingParams> kinds = {
@@ -64,7 +56,7 @@ std::vector<ModelConfig> models() {
 class DeviceDraw : public testing::TestWithParam<ModelConfig> {};
 
 TEST_P(DeviceDraw, EqualsTheSamplersInBatchesOfEverySize) {
-  const auto backend = cuda_backend();
+  const auto backend = cuda_or_null();
   if (!backend) GTEST_SKIP() << "no GPU, or built without CUDA";
   const ModelConfig& config = GetParam();
   const TinyModel model = tiny_model(*backend, config);
@@ -171,7 +163,7 @@ class DrawingStep {
 };
 
 TEST(DeviceDrawRule, DrawsTheSamplersTokenFromTheSameLogits) {
-  const auto backend = cuda_backend();
+  const auto backend = cuda_or_null();
   if (!backend) GTEST_SKIP() << "no GPU, or built without CUDA";
   constexpr std::int32_t kRows = 96;
   DrawingStep step(*backend, kRows);
@@ -202,7 +194,7 @@ TEST(DeviceDrawRule, DrawsTheSamplersTokenFromTheSameLogits) {
 }
 
 TEST(DeviceDrawRule, SaysWhereALogitIsNoNumber) {
-  const auto backend = cuda_backend();
+  const auto backend = cuda_or_null();
   if (!backend) GTEST_SKIP() << "no GPU, or built without CUDA";
   constexpr std::size_t kRows = 4, kVocabulary = 5000;
   std::vector<float> logits(kRows * kVocabulary, 1);

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "backend/reference/reference_backend.h"
-#include "base/error.h"
+#include "tests/cuda_backend.h"
 #include "tests/model/tiny_model.h"
 
 namespace bise {
@@ -109,12 +109,8 @@ class RoundedReference final : public ReferenceBackend {
 constexpr double kUsual = 1.25, kWorst = 1.5;
 
 TEST(CudaDecoder, LogitsAgreeWithReference) {
-  std::unique_ptr<Backend> cuda;
-  try {
-    cuda = make_cuda_backend(0);
-  } catch (const Error&) {
-    GTEST_SKIP() << "no GPU, or built without CUDA";
-  }
+  const auto cuda = cuda_or_null();
+  if (!cuda) GTEST_SKIP() << "no GPU, or built without CUDA";
   const auto reference = make_reference_backend();
   RoundedReference rounded;
   for (const Case& each : cases()) {

@@ -64,11 +64,8 @@ struct DeviceProblem {
 class DeviceGptq : public testing::Test {
  protected:
   void SetUp() override {
-    try {
-      backend_ = make_cuda_backend(0);
-    } catch (const Error&) {
-      GTEST_SKIP() << "no GPU, or built without CUDA";
-    }
+    backend_ = cuda_or_null();
+    if (!backend_) GTEST_SKIP() << "no GPU, or built without CUDA";
     solver_ = backend_->make_gptq_solver();
   }
 
