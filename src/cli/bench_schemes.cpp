@@ -33,7 +33,7 @@ constexpr std::int64_t kPromptTokens = 128, kLongPrompts = 16, kLongPromptTokens
                        kLoadOutput = 256;
 
 struct Options {
-  std::string shape, checkpoint, folder = "/dev/shm", output;
+  std::string shape, checkpoint, values = "normal", folder = "/dev/shm", output;
   std::vector<std::string> schemes = {"BF16", "FP8_DYNAMIC", "W4A16", "W8A8"};
   std::vector<std::string> batches = {"1", "8", "32", "64", "128", "256"};
   std::int64_t requests = 1024, steps = 64, max_num_seqs = 512, repetitions = 20;
@@ -163,9 +163,12 @@ std::vector<std::string> child_arguments(const Options& options, const fs::path&
 }
 
 Json measure_scheme(const Options& options, const std::string& config, const std::string& scheme) {
-  const fs::path folder = fs::path(options.folder) / fmt::format("bise-bench-{}", scheme);
+  const fs::path folder =
+      fs::path(options.folder) /
+      fmt::format("bise-bench-{}{}", scheme, options.values == "normal" ? "" : "-" + options.values);
   const Stopwatch watch;
-  if (!fs::exists(folder)) write_random_checkpoint(config, scheme, folder);
+  if (!fs::exists(folder))
+    write_random_checkpoint(config, scheme, folder, parse_random_values(options.values));
   log_info("{}: checkpoint made in {:.1f} s", scheme, watch.seconds());
   Json result;
   try {
@@ -218,6 +221,9 @@ int run_bench_schemes(const Arguments& arguments) {
       "load of requests.");
   flags.option("--random-weights", options.shape,
                "ministral-8b, mixtral-8x7b or a config.json: checkpoints of that shape are made and removed");
+  flags.option(
+      "--random-values", options.values,
+      "normal, or dummy as vLLM's --load-format dummy: nearly all FP8 weights and all integers zero");
   flags.option("--checkpoint", options.checkpoint, "measure this checkpoint folder instead, and print JSON");
   flags.option("--schemes", options.schemes, "BF16 or the names that quantize takes");
   flags.option("--batches", options.batches, "sequences that decode together");
@@ -248,8 +254,12 @@ int run_bench_schemes(const Arguments& arguments) {
     return 0;
   }
   const std::string config = model_shape(options.shape);
-  Json json = {
-      {"shape", options.shape}, {"commit", version_text()}, {"date", utc_now()}, {"results", Json::array()}};
+  parse_random_values(options.values);
+  Json json = {{"shape", options.shape},
+               {"values", options.values},
+               {"commit", version_text()},
+               {"date", utc_now()},
+               {"results", Json::array()}};
   for (const std::string& scheme : options.schemes) {
     json["results"].push_back(measure_scheme(options, config, scheme));
     // While the device still has its clocks of the load.

@@ -9,7 +9,6 @@
 #include "base/files.h"
 #include "base/json.h"
 #include "base/thread_pool.h"
-#include "cli/random_weights.h"
 #include "formats/model_config.h"
 #include "formats/quantization_config.h"
 #include "formats/quantized_tensors.h"
@@ -94,8 +93,9 @@ std::vector<Module> layer_modules(const ModelConfig& config) {
 
 class RandomCheckpoint {
  public:
-  RandomCheckpoint(const ModelConfig& config, const std::string& scheme, const fs::path& folder)
-      : config_(config), modules_(layer_modules(config)) {
+  RandomCheckpoint(const ModelConfig& config, const std::string& scheme, RandomValues values,
+                   const fs::path& folder)
+      : config_(config), values_(values), modules_(layer_modules(config)) {
     if (scheme != "BF16") quantized_.scheme = parse_scheme(scheme);
     if (quantized_.scheme.quantized())
       quantized_.storage =
@@ -116,7 +116,11 @@ class RandomCheckpoint {
 
   void write() {
     const std::vector<float> ones(static_cast<std::size_t>(config_.hidden_size), 1);
-    const Tensor norm = from_float(ones, DType::kBF16, {config_.hidden_size});
+    // Dummy norms are a matrix of one row.
+    const Tensor norm =
+        values_ == RandomValues::kNormal
+            ? from_float(ones, DType::kBF16, {config_.hidden_size})
+            : random_linear({}, 1, config_.hidden_size, 0, values_).weight.reshaped({config_.hidden_size});
     // One core writes some 3 GB/s into memory: Mixtral's 44 GB would take long.
     ThreadPool pool;
     pool.parallel_for(static_cast<std::int64_t>(modules_.size()), 1,
@@ -126,7 +130,7 @@ class RandomCheckpoint {
     for (std::int64_t layer = 0; layer < config_.num_hidden_layers; ++layer)
       for (const char* name : kNorms) writer_->write(prefix(layer) + name, norm);
     writer_->write("model.norm.weight", norm);
-    const Tensor vocabulary = random_linear({}, config_.vocab_size, config_.hidden_size, 1).weight;
+    const Tensor vocabulary = random_linear({}, config_.vocab_size, config_.hidden_size, 1, values_).weight;
     writer_->write("model.embed_tokens.weight", vocabulary);
     if (!config_.tie_word_embeddings) writer_->write("lm_head.weight", vocabulary);
     writer_->finish();
@@ -152,7 +156,8 @@ class RandomCheckpoint {
   void write_module(std::int64_t index) {
     const Module& module = modules_[static_cast<std::size_t>(index)];
     const auto seed = static_cast<std::uint64_t>(index) + 2;
-    const StoredLinear linear = random_linear(format_of(module).scheme, module.rows, module.columns, seed);
+    const StoredLinear linear =
+        random_linear(format_of(module).scheme, module.rows, module.columns, seed, values_);
     for (std::int64_t layer = 0; layer < config_.num_hidden_layers; ++layer)
       write_linear(*writer_, prefix(layer) + module.name, linear, DType::kBF16);
   }
@@ -165,6 +170,7 @@ class RandomCheckpoint {
   }
 
   const ModelConfig& config_;
+  RandomValues values_;
   std::vector<Module> modules_;
   LinearFormat quantized_;
   std::unique_ptr<CheckpointWriter> writer_;
@@ -182,12 +188,12 @@ std::string model_shape(const std::string& name) {
 }
 
 void write_random_checkpoint(const std::string& config_json, const std::string& scheme,
-                             const fs::path& folder) {
+                             const fs::path& folder, RandomValues values) {
   AtomicFolder output(folder);
   const fs::path file = output.path() / "config.json";
   write_file(file, config_json);
   const ModelConfig config = read_model_config(output.path());
-  RandomCheckpoint checkpoint(config, scheme, output.path());
+  RandomCheckpoint checkpoint(config, scheme, values, output.path());
   checkpoint.write();
   Json json = parse_json(config_json, file.string());
   json.erase("quantization_config");

@@ -1,9 +1,10 @@
-// Checkpoints of random weights, for measurements of shapes that nobody has to download: speed does not
-// depend on values, as long as they are numbers.
+// Checkpoints of random weights, for measurements of shapes that nobody has to download.
 #pragma once
 
 #include <filesystem>
 #include <string>
+
+#include "cli/random_weights.h"
 
 namespace bise {
 
@@ -15,6 +16,7 @@ std::string model_shape(const std::string& name);
 // Embedding, output matrix and routers stay bf16. All layers have the same values: those of one are made and
 // written often. There is no tokenizer.
 void write_random_checkpoint(const std::string& config_json, const std::string& scheme,
-                             const std::filesystem::path& folder);
+                             const std::filesystem::path& folder,
+                             RandomValues values = RandomValues::kNormal);
 
 }  // namespace bise

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <vector>
 
 #include "base/error.h"
@@ -34,6 +35,24 @@ TEST(RandomWeights, HaveTheSpreadOfNormalValuesInEveryScheme) {
     EXPECT_GT(largest, 2.5) << name;  // of uniform values: 1.73
     EXPECT_LT(largest, 6) << name;
   }
+}
+
+// The smallest e4m3 number is 2^-9: of values up to 0.001 those beyond 2^-10 become it, 2.3 % of them.
+TEST(RandomWeights, DummiesAreWhatVllmFillsIn) {
+  constexpr std::int64_t kRows = 64, kColumns = 1024;
+  for (const auto& [name, zeros] :
+       std::map<std::string, double>{{"", 0}, {"FP8_DYNAMIC", 1 - 0.0234}, {"W8A8", 1}, {"W4A16", 0}}) {
+    const Scheme scheme = name.empty() ? Scheme{} : parse_scheme(name);
+    const StoredLinear linear = random_linear(scheme, kRows, kColumns, 7, RandomValues::kDummy);
+    std::vector<float> row(kColumns);
+    double zero = 0;
+    for (std::int64_t i = 0; i < kRows; ++i) {
+      dequantize_row(linear, i, row);
+      zero += static_cast<double>(std::ranges::count(row, 0.f));
+    }
+    EXPECT_NEAR(zero / (kRows * kColumns), zeros, 0.005) << name;
+  }
+  EXPECT_THROW(parse_random_values("uniform"), Error);
 }
 
 TEST(RandomWeights, RejectsColumnsThatDoNotDivideIntoGroups) {
