@@ -71,6 +71,11 @@ struct ColumnsTask {
   std::int64_t groups = 1;                  // scales of a row
   std::span<const float> scale;             // [rows * groups]
   std::span<const std::int8_t> zero_point;  // the same; empty when symmetric
+  // What a code stands for is rounded to this type before its error is taken: F32, BF16 or F16.
+  DType product_dtype = DType::kF32;
+  // Once more at the end: the codes of what the codes stand for, every step rounded to product_dtype
+  // (quantize/gptq.h).
+  bool derive_codes_again = false;
 };
 
 struct ColumnsResult {

@@ -28,18 +28,22 @@ std::unique_ptr<DeviceFactor> factor_on_device(const DeviceHessian& hessian, std
       {.divisor = static_cast<float>(sequences), .order = columns.order, .damping = columns.damping});
 }
 
-DeviceGptqResult quantize_on_device(const Tensor& weight, const DeviceFactor& factor, const Scheme& scheme,
+DeviceGptqResult quantize_on_device(const Tensor& weight, const DeviceFactor& factor, const Recipe& recipe,
                                     GptqSolver& solver, ThreadPool& pool) {
+  const Scheme& scheme = recipe.scheme;
   const std::int64_t rows = weight.dim(0), columns = weight.dim(1);
-  const Arithmetic arithmetic(weight.dtype(), Rounding::kFloat32);
+  const Arithmetic arithmetic(weight.dtype(), recipe.rounding);
   const auto matrix = solver.load(weight);
   const QuantParameters parameters = parameters_from_ranges(
       solver.ranges(*matrix, columns_per_group(scheme, columns)), rows, scheme, arithmetic, pool);
-  ColumnsResult result = solver.quantize(*matrix, factor,
-                                         {.scheme = scheme,
-                                          .groups = parameters.groups,
-                                          .scale = parameters.scale,
-                                          .zero_point = parameters.zero_point});
+  ColumnsResult result = solver.quantize(
+      *matrix, factor,
+      {.scheme = scheme,
+       .groups = parameters.groups,
+       .scale = parameters.scale,
+       .zero_point = parameters.zero_point,
+       .product_dtype = recipe.rounding == Rounding::kReference ? weight.dtype() : DType::kF32,
+       .derive_codes_again = recipe.gptq.derive_codes_again});
   return {.stored = store_packed(std::move(result.codes), rows, columns, scheme, parameters, weight.dtype()),
           .loss = result.loss,
           .relative_error =
@@ -59,8 +63,7 @@ SolveSeconds quantize_layer_on_device(LayerTensors& layer, DeviceHessians hessia
     for (NamedLinear* linear : layer.linears_at(key.first, key.second)) {
       if (is_ignored(recipe, linear->module)) continue;
       if (factor->round_to_nearest()) warn_round_to_nearest(linear->module);
-      DeviceGptqResult result =
-          quantize_on_device(linear->linear.weight, *factor, recipe.scheme, solver, pool);
+      DeviceGptqResult result = quantize_on_device(linear->linear.weight, *factor, recipe, solver, pool);
       replace_linear(*linear, std::move(result.stored));
       ModuleReport report;
       report.module = linear->module;

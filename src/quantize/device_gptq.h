@@ -1,6 +1,6 @@
 // GPTQ of one decoder layer on a device that solves it itself (backend/gptq_solver.h): what gptq.h and
 // layer_quantizer.h do on the host. Scales and the order of columns are decided here, by the same functions;
-// only codes and sums of errors come back from the device. --rounding reference has no such path.
+// only codes and sums of errors come back from the device.
 #pragma once
 
 #include <cstdint>
@@ -30,8 +30,8 @@ struct DeviceGptqResult {
   double relative_error = 0;  // |W - Q| / |W|
 };
 
-// quantize_gptq() of `weight` [rows, columns] (BF16, F16 or F32) with Rounding::kFloat32.
-DeviceGptqResult quantize_on_device(const Tensor& weight, const DeviceFactor& factor, const Scheme& scheme,
+// quantize_gptq() of `weight` [rows, columns] (BF16, F16 or F32) with the recipe's scheme and rounding.
+DeviceGptqResult quantize_on_device(const Tensor& weight, const DeviceFactor& factor, const Recipe& recipe,
                                     GptqSolver& solver, ThreadPool& pool);
 
 // quantize_layer_gptq() of a layer whose inputs were `sequences` sequences. Hessians are freed one by one.

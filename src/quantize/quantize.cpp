@@ -29,7 +29,7 @@ class CheckpointQuantizer {
         output_(model, request.recipe, request.output, request.replace_output) {
     write([this] { output_.write_unquantized(); });
     if (recipe_.algorithm != Algorithm::kGptq) return;
-    if (recipe_.rounding == Rounding::kFloat32) solver_ = backend.make_gptq_solver();
+    solver_ = backend.make_gptq_solver();
     const Stopwatch watch;
     run_ = std::make_unique<CalibrationRun>(backend, model.config(), request.calibration);
     run_->embed(*backend.prepare_tensor(model.read_embed_tokens()),

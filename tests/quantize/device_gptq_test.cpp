@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tests/backend/conformance.h"
+#include "tests/model/tiny_model.h"
 
 namespace bise {
 namespace {
@@ -21,6 +22,7 @@ struct DeviceCase {
   std::int64_t group_size, rows, columns;
   DType dtype = DType::kBF16;
   bool activation_order = true;
+  Rounding rounding = Rounding::kFloat32;
 };
 
 const std::vector<DeviceCase> kCases = {
@@ -35,18 +37,25 @@ const std::vector<DeviceCase> kCases = {
     {"W8A8", "W8A8", 0, 192, 1536},
     {"W8A8, 100 columns", "W8A8", 0, 48, 100},
     {"FP8", "FP8_DYNAMIC", 0, 192, 576},
+    {"W4A16 g64, reference", "W4A16", 64, 192, 576, DType::kBF16, true, Rounding::kReference},
+    {"W4A16_ASYM g64, reference", "W4A16_ASYM", 64, 192, 576, DType::kBF16, true, Rounding::kReference},
+    {"W8A16 g64, F16, reference", "W8A16", 64, 96, 576, DType::kF16, true, Rounding::kReference},
+    {"W8A8, reference", "W8A8", 0, 192, 576, DType::kBF16, false, Rounding::kReference},
+    {"FP8, reference", "FP8_DYNAMIC", 0, 96, 576, DType::kBF16, true, Rounding::kReference},
 };
 
 // Inputs with a few large columns, correlated, three of them never reached and two equal; a weight.
 struct DeviceProblem {
   Floats inputs;
   Tensor weight;
-  Scheme scheme;
-  GptqOptions options;
+  Recipe recipe;
 
-  explicit DeviceProblem(const DeviceCase& test) : scheme(parse_scheme(test.scheme)) {
-    if (test.group_size > 0) scheme.group_size = test.group_size;
-    options.static_activation_order = test.activation_order;
+  explicit DeviceProblem(const DeviceCase& test) {
+    recipe.scheme = parse_scheme(test.scheme);
+    if (test.group_size > 0) recipe.scheme.group_size = test.group_size;
+    recipe.rounding = test.rounding;
+    recipe.gptq.static_activation_order = test.activation_order;
+    recipe.gptq.derive_codes_again = test.rounding == Rounding::kReference;
     Random random(11);
     for (std::int64_t token = 0; token < kTokens; ++token) {
       const float shared = random.normal();
@@ -77,9 +86,9 @@ class DeviceGptq : public testing::Test {
     return hessian;
   }
   DeviceGptqResult solve(const DeviceProblem& problem) {
-    const auto factor = factor_on_device(*hessian_of(problem), kSequences, problem.options, *solver_);
+    const auto factor = factor_on_device(*hessian_of(problem), kSequences, problem.recipe.gptq, *solver_);
     EXPECT_FALSE(factor->round_to_nearest());
-    return quantize_on_device(problem.weight, *factor, problem.scheme, *solver_, pool_);
+    return quantize_on_device(problem.weight, *factor, problem.recipe, *solver_, pool_);
   }
 
   ThreadPool pool_{4};
@@ -158,18 +167,17 @@ TEST_F(DeviceGptq, CodesAreTheHosts) {
     SCOPED_TRACE(test.name);
     const DeviceProblem problem(test);
     const auto hessian = hessian_of(problem);
-    const auto factor = factor_on_device(*hessian, kSequences, problem.options, *solver_);
+    const Recipe& recipe = problem.recipe;
+    const auto factor = factor_on_device(*hessian, kSequences, recipe.gptq, *solver_);
     ASSERT_FALSE(factor->round_to_nearest());
-    const DeviceGptqResult actual =
-        quantize_on_device(problem.weight, *factor, problem.scheme, *solver_, pool_);
+    const DeviceGptqResult actual = quantize_on_device(problem.weight, *factor, recipe, *solver_, pool_);
 
     Floats sums = solver_->read(*hessian);
     for (float& value : sums) value /= static_cast<float>(kSequences);
-    const GptqFactor host_factor = factor_hessian(sums, test.columns, problem.options);
+    const GptqFactor host_factor = factor_hessian(sums, test.columns, recipe.gptq);
     const Floats weight = floats_of(problem.weight);
-    const GptqResult expected =
-        quantize_gptq(weight, test.rows, host_factor, problem.scheme,
-                      Arithmetic(test.dtype, Rounding::kFloat32), problem.options, pool_);
+    const GptqResult expected = quantize_gptq(weight, test.rows, host_factor, recipe.scheme,
+                                              Arithmetic(test.dtype, test.rounding), recipe.gptq, pool_);
 
     EXPECT_TRUE(std::ranges::equal(actual.stored.scale.bytes(), expected.stored.scale.bytes()));
     EXPECT_TRUE(std::ranges::equal(actual.stored.zero_point.bytes(), expected.stored.zero_point.bytes()));
@@ -208,20 +216,122 @@ TEST_F(DeviceGptq, TwoRunsAgreeToTheBit) {
 
 TEST_F(DeviceGptq, WithoutAFactorItRoundsToNearest) {
   DeviceProblem problem(kCases[1]);
-  problem.options.dampening_frac = -2;  // no Hessian is positive definite after this
+  problem.recipe.gptq.dampening_frac = -2;  // no Hessian is positive definite after this
   const auto hessian = hessian_of(problem);
-  const auto factor = factor_on_device(*hessian, kSequences, problem.options, *solver_);
+  const auto factor = factor_on_device(*hessian, kSequences, problem.recipe.gptq, *solver_);
   ASSERT_TRUE(factor->round_to_nearest());
   const StoredLinear actual =
-      quantize_on_device(problem.weight, *factor, problem.scheme, *solver_, pool_).stored;
+      quantize_on_device(problem.weight, *factor, problem.recipe, *solver_, pool_).stored;
   const GptqFactor host_factor =
-      factor_hessian(solver_->read(*hessian), problem.weight.dim(1), problem.options);
+      factor_hessian(solver_->read(*hessian), problem.weight.dim(1), problem.recipe.gptq);
   ASSERT_TRUE(host_factor.round_to_nearest);
   const StoredLinear expected =
-      quantize_gptq(floats_of(problem.weight), problem.weight.dim(0), host_factor, problem.scheme,
-                    Arithmetic(DType::kBF16, Rounding::kFloat32), problem.options, pool_)
+      quantize_gptq(floats_of(problem.weight), problem.weight.dim(0), host_factor, problem.recipe.scheme,
+                    Arithmetic(DType::kBF16, Rounding::kFloat32), problem.recipe.gptq, pool_)
           .stored;
   EXPECT_TRUE(std::ranges::equal(actual.weight.bytes(), expected.weight.bytes()));
+}
+
+// A layer of Mixtral, each of whose experts has a Hessian of its own, quantized on the device and on the
+// host.
+class DeviceGptqExperts : public DeviceGptq {
+ protected:
+  void SetUp() override {
+    DeviceGptq::SetUp();
+    config_.architecture = "MixtralForCausalLM";
+    config_.num_local_experts = 4;
+    config_.num_experts_per_tok = 2;
+    config_.num_hidden_layers = 1;
+    config_.sliding_window.assign(1, 0);
+    for (std::uint32_t i = 0; i < kSequences; ++i)
+      sequences_.push_back(random_tokens(60 + 7 * i, config_.vocab_size, i));
+    recipe_.scheme = parse_scheme("W4A16");
+    recipe_.scheme.group_size = 64;
+    recipe_.algorithm = Algorithm::kGptq;
+  }
+
+  // Before layer 0.
+  CalibrationRun embedded(Backend& backend) {
+    CalibrationRun run(backend, config_, sequences_);
+    RandomTensors random(3);
+    run.embed(*backend.prepare_tensor(random.tensor({config_.vocab_size, config_.hidden_size}, 1)),
+              *backend.prepare_tensor(random.tensor({config_.hidden_size}, 0.2f, 1)));
+    return run;
+  }
+  LayerTensors layer() {
+    RandomTensors random(4);
+    return tiny_layer(config_, 0, random);
+  }
+  ModuleObserver keep_in(std::vector<ModuleReport>& reports) {
+    return [&reports](const ModuleReport& report) { reports.push_back(report); };
+  }
+
+  ModelConfig config_ = tiny_config();
+  std::vector<std::vector<std::int32_t>> sequences_;
+  Recipe recipe_;
+};
+
+TEST_F(DeviceGptqExperts, FromTheSameHessiansCodesAreTheHosts) {
+  for (const Rounding rounding : {Rounding::kFloat32, Rounding::kReference}) {
+    recipe_.rounding = rounding;
+    recipe_.gptq.derive_codes_again = rounding == Rounding::kReference;
+    CalibrationRun run = embedded(*backend_);
+    LayerTensors actual = layer(), expected = layer();
+    DeviceHessians hessians = observe_on_device(prepare_layer(*backend_, config_, layer()), 0, run, *solver_);
+    ASSERT_EQ(hessians.size(), 3 + as_size(config_.num_local_experts));
+    LayerHessians sums;
+    for (const auto& [key, hessian] : hessians) {
+      sums[key] = {hessian->columns(), solver_->read(*hessian)};
+      for (float& value : sums[key].values) value /= static_cast<float>(run.sequences());
+    }
+    std::vector<ModuleReport> reports, expected_reports;
+    quantize_layer_on_device(actual, std::move(hessians), run.sequences(), recipe_, *solver_, pool_,
+                             keep_in(reports));
+    quantize_layer_gptq(expected, sums, recipe_, pool_, keep_in(expected_reports));
+    ASSERT_EQ(reports.size(), 4 + 3 * as_size(config_.num_local_experts));
+    ASSERT_EQ(reports.size(), expected_reports.size());
+    for (std::size_t i = 0; i < reports.size(); ++i) {
+      const ModuleReport &a = reports[i], &b = expected_reports[i];
+      EXPECT_EQ(a.module, b.module);
+      EXPECT_NEAR(a.loss, b.loss, 1e-4 * b.loss) << a.module;
+      EXPECT_NEAR(a.relative_error, b.relative_error, 1e-4 * b.relative_error) << a.module;
+      EXPECT_FALSE(a.round_to_nearest) << a.module;
+    }
+    const auto linears = actual.linears(), expected_linears = expected.linears();
+    for (std::size_t i = 0; i < linears.size(); ++i) {
+      const StoredLinear &a = linears[i]->linear, &b = expected_linears[i]->linear;
+      EXPECT_TRUE(std::ranges::equal(a.scale.bytes(), b.scale.bytes())) << linears[i]->module;
+      const Floats values = dequantized(a), expected_values = dequantized(b);
+      std::int64_t differing = 0;
+      for (std::size_t k = 0; k < values.size(); ++k) differing += values[k] != expected_values[k];
+      EXPECT_LE(static_cast<double>(differing), 0.001 * static_cast<double>(values.size()))
+          << linears[i]->module;
+    }
+    // The quantized experts compute the next layer's inputs.
+    run.advance(prepare_layer(*backend_, config_, actual), 0);
+    DeviceHessians next = observe_on_device(prepare_layer(*backend_, config_, layer()), 0, run, *solver_);
+    for (const float value : solver_->diagonal(*next[{InputSite::kDown, 3}]))
+      EXPECT_TRUE(std::isfinite(value) && value >= 0);
+  }
+}
+
+// Inputs differ by the rounding of the layer's products.
+TEST_F(DeviceGptqExperts, FromTheSameTokensTheLossIsTheReferences) {
+  CalibrationRun run = embedded(*backend_), host_run = embedded(reference());
+  LayerTensors actual = layer(), expected = layer();
+  std::vector<ModuleReport> reports, expected_reports;
+  quantize_layer_on_device(actual,
+                           observe_on_device(prepare_layer(*backend_, config_, layer()), 0, run, *solver_),
+                           run.sequences(), recipe_, *solver_, pool_, keep_in(reports));
+  quantize_layer_gptq(
+      expected, observe_hessians(prepare_layer(reference(), config_, layer()), 0, host_run, reference()),
+      recipe_, pool_, keep_in(expected_reports));
+  ASSERT_EQ(reports.size(), expected_reports.size());
+  for (std::size_t i = 0; i < reports.size(); ++i) {
+    EXPECT_EQ(reports[i].module, expected_reports[i].module);
+    EXPECT_NEAR(reports[i].loss, expected_reports[i].loss, 0.01 * expected_reports[i].loss)
+        << reports[i].module;
+  }
 }
 
 }  // namespace

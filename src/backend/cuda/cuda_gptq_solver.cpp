@@ -185,13 +185,13 @@ ColumnsResult CudaGptqSolver::quantize(const DeviceMatrix& matrix, const DeviceF
         "there is a scale for each group");
   copy_to_device(scales_, task.scale.data(), task.scale.size_bytes());
   if (!task.zero_point.empty()) copy_to_device(zero_points_, task.zero_point.data(), task.zero_point.size());
-  const cuda::CodeRule rule{
-      .is_e4m3 = task.scheme.type == WeightType::kFloat,
-      .bits = task.scheme.num_bits,
-      .groups = task.groups,
-      .group_columns = columns / task.groups,
-      .scales = scales_.as<float>(),
-      .zero_points = task.zero_point.empty() ? nullptr : zero_points_.as<std::int8_t>()};
+  const cuda::CodeRule rule{.is_e4m3 = task.scheme.type == WeightType::kFloat,
+                            .bits = task.scheme.num_bits,
+                            .groups = task.groups,
+                            .group_columns = columns / task.groups,
+                            .scales = scales_.as<float>(),
+                            .zero_points = task.zero_point.empty() ? nullptr : zero_points_.as<std::int8_t>(),
+                            .product = stored_float(task.product_dtype)};
   const auto count = static_cast<std::size_t>(rows * width);
   weight_.grow(count * sizeof(float));
   codes_.grow(count);
@@ -215,8 +215,8 @@ ColumnsResult CudaGptqSolver::quantize(const DeviceMatrix& matrix, const DeviceF
   ColumnsResult result;
   result.codes = code_tensor(task.scheme, rows, columns);
   out_.grow(result.codes.bytes().size());
-  cuda::finish_codes(stored, width, order, rule, codes_.as<std::uint8_t>(), is_packed(task.scheme),
-                     out_.as<void>(), losses_.as<double>() + rows, stream_);
+  cuda::finish_codes(stored, width, order, rule, codes_.as<std::uint8_t>(), task.derive_codes_again,
+                     is_packed(task.scheme), out_.as<void>(), losses_.as<double>() + rows, stream_);
   check_launch("quantizing columns");
   copy_to_host(sums.data(), losses_.as<void>(), sums.size() * sizeof(double));
   copy_to_host(const_cast<std::byte*>(result.codes.bytes().data()), out_.as<void>(),

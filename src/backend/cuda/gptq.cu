@@ -120,9 +120,42 @@ __global__ void ordered_kernel(StoredWeight weight, const std::int32_t* order, c
   }
 }
 
+__device__ inline float rounded(StoredFloat type, float value) {
+  switch (type) {
+    case StoredFloat::kBf16: return __bfloat162float(__float2bfloat16_rn(value));
+    case StoredFloat::kF16: return __half2float(__float2half_rn(value));
+    default: return value;
+  }
+}
+
 __device__ inline float decoded(const CodeRule& rule, std::uint8_t code, float scale, float zero_point) {
   const float level = rule.is_e4m3 ? from_e4m3(code) : static_cast<float>(static_cast<std::int8_t>(code));
   return __fmul_rn(__fsub_rn(level, zero_point), scale);
+}
+
+template <bool kIsE4M3>
+__device__ inline std::uint8_t nearest_code(float quotient, float lowest, float highest) {
+  const float clamped = fminf(fmaxf(quotient, lowest), highest);
+  if constexpr (kIsE4M3) return to_e4m3(clamped);
+  return static_cast<std::uint8_t>(static_cast<std::int8_t>(rintf(clamped)));
+}
+template <bool kIsE4M3>
+__device__ inline float lowest_code(const CodeRule& rule) {
+  return kIsE4M3 ? -kE4M3Largest : -static_cast<float>(1 << (rule.bits - 1));
+}
+template <bool kIsE4M3>
+__device__ inline float highest_code(const CodeRule& rule) {
+  return kIsE4M3 ? kE4M3Largest : static_cast<float>((1 << (rule.bits - 1)) - 1);
+}
+
+// Coder::encode of Coder::decode (quantize/arithmetic.h) with every step rounded.
+template <bool kIsE4M3>
+__device__ inline std::uint8_t derived_again(const CodeRule& rule, std::uint8_t code, float scale,
+                                             float zero_point) {
+  const float value = rounded(rule.product, decoded(rule, code, scale, zero_point));
+  const float quotient = rounded(rule.product, __fdiv_rn(value, scale));
+  return nearest_code<kIsE4M3>(kIsE4M3 ? quotient : rounded(rule.product, __fadd_rn(quotient, zero_point)),
+                               lowest_code<kIsE4M3>(rule), highest_code<kIsE4M3>(rule));
 }
 
 __device__ inline float zero_point_at(const CodeRule& rule, std::int64_t index) {
@@ -130,7 +163,7 @@ __device__ inline float zero_point_at(const CodeRule& rule, std::int64_t index) 
 }
 
 // A warp holds one row of the block, lane l its columns l, l + 32, l + 64 and l + 96.
-template <bool kIsE4M3>
+template <bool kIsE4M3, StoredFloat kProduct>
 __global__ void __launch_bounds__(kColumnWarps * 32)
     columns_kernel(const float* weight, std::int64_t rows, int count, std::int64_t width, std::int64_t begin,
                    const float* upper, const std::int32_t* order, CodeRule rule, std::uint8_t* codes,
@@ -144,8 +177,7 @@ __global__ void __launch_bounds__(kColumnWarps * 32)
   const int lane = threadIdx.x % 32;
   const std::int64_t row = blockIdx.x * std::int64_t{kColumnWarps} + threadIdx.x / 32;
   if (row >= rows) return;
-  const float lowest = kIsE4M3 ? -kE4M3Largest : -static_cast<float>(1 << (rule.bits - 1));
-  const float highest = kIsE4M3 ? kE4M3Largest : -lowest - 1;
+  const float lowest = lowest_code<kIsE4M3>(rule), highest = highest_code<kIsE4M3>(rule);
   float value[kLaneColumns], scale[kLaneColumns], zero[kLaneColumns], pivot[kLaneColumns];
   float error[kLaneColumns] = {};
   std::uint8_t code[kLaneColumns] = {};
@@ -165,13 +197,9 @@ __global__ void __launch_bounds__(kColumnWarps * 32)
     for (int l = 0; l < last; ++l) {
       // Every lane rounds its own column; that of lane l has its turn.
       const float quotient = __fadd_rn(__fdiv_rn(value[q], scale[q]), zero[q]);
-      const float clamped = fminf(fmaxf(quotient, lowest), highest);
-      std::uint8_t mine;
-      if constexpr (kIsE4M3)
-        mine = to_e4m3(clamped);
-      else
-        mine = static_cast<std::uint8_t>(static_cast<std::int8_t>(rintf(clamped)));
-      const float off = __fdiv_rn(__fsub_rn(value[q], decoded(rule, mine, scale[q], zero[q])), pivot[q]);
+      const std::uint8_t mine = nearest_code<kIsE4M3>(quotient, lowest, highest);
+      const float product = rounded(kProduct, decoded(rule, mine, scale[q], zero[q]));
+      const float off = __fdiv_rn(__fsub_rn(value[q], product), pivot[q]);
       if (lane == l) {
         code[q] = mine;
         error[q] = off;
@@ -211,18 +239,22 @@ __device__ inline std::uint32_t packed_word(const std::uint8_t* codes, std::int6
 
 // A block has one row, whose codes it brings into the original order in shared memory.
 __global__ void finish_kernel(StoredWeight weight, std::int64_t width, const std::int32_t* order,
-                              CodeRule rule, const std::uint8_t* codes, bool packed, void* out,
-                              double* sums) {
+                              CodeRule rule, const std::uint8_t* codes, bool derive_again, bool packed,
+                              void* out, double* sums) {
   extern __shared__ std::uint8_t in_order[];
   __shared__ double parts[2][kThreads / 32];
   const std::int64_t row = blockIdx.x, columns = weight.columns;
   double squared_error = 0, squared_weights = 0;
   for (std::int64_t i = threadIdx.x; i < columns; i += kThreads) {
     const std::int64_t column = order[i], group = row * rule.groups + column / rule.group_columns;
-    const std::uint8_t code = codes[row * width + i];
+    const float scale = rule.scales[group], zero_point = zero_point_at(rule, group);
+    std::uint8_t code = codes[row * width + i];
+    if (derive_again)
+      code = rule.is_e4m3 ? derived_again<true>(rule, code, scale, zero_point)
+                          : derived_again<false>(rule, code, scale, zero_point);
     in_order[column] = code;
     const double value = stored_value(weight, row * columns + column);
-    const double off = value - decoded(rule, code, rule.scales[group], zero_point_at(rule, group));
+    const double off = value - decoded(rule, code, scale, zero_point);
     squared_error += off * off;
     squared_weights += value * value;
   }
@@ -245,6 +277,15 @@ __global__ void finish_kernel(StoredWeight weight, std::int64_t width, const std
   } else {
     for (std::int64_t i = threadIdx.x; i < columns; i += kThreads)
       static_cast<std::uint8_t*>(out)[row * columns + i] = in_order[i];
+  }
+}
+
+template <bool kIsE4M3>
+auto columns_kernel_of(StoredFloat product) {
+  switch (product) {
+    case StoredFloat::kBf16: return columns_kernel<kIsE4M3, StoredFloat::kBf16>;
+    case StoredFloat::kF16: return columns_kernel<kIsE4M3, StoredFloat::kF16>;
+    default: return columns_kernel<kIsE4M3, StoredFloat::kF32>;
   }
 }
 
@@ -295,7 +336,8 @@ void quantize_columns(const float* weight, std::int64_t rows, std::int64_t colum
                       std::int64_t begin, const float* upper, const std::int32_t* order, const CodeRule& rule,
                       std::uint8_t* codes, float* errors, double* losses, cudaStream_t stream) {
   constexpr std::size_t kShared = kGptqBlock * kGptqBlock * sizeof(float);
-  const auto kernel = rule.is_e4m3 ? columns_kernel<true> : columns_kernel<false>;
+  const auto kernel =
+      rule.is_e4m3 ? columns_kernel_of<true>(rule.product) : columns_kernel_of<false>(rule.product);
   allow_shared(reinterpret_cast<const void*>(kernel), kShared);
   const int count = static_cast<int>(columns - begin < kGptqBlock ? columns - begin : kGptqBlock);
   kernel<<<blocks_for(rows, kColumnWarps), kColumnWarps * 32, kShared, stream>>>(
@@ -303,12 +345,12 @@ void quantize_columns(const float* weight, std::int64_t rows, std::int64_t colum
 }
 
 void finish_codes(const StoredWeight& weight, std::int64_t width, const std::int32_t* order,
-                  const CodeRule& rule, const std::uint8_t* codes, bool packed, void* out, double* sums,
-                  cudaStream_t stream) {
+                  const CodeRule& rule, const std::uint8_t* codes, bool derive_again, bool packed, void* out,
+                  double* sums, cudaStream_t stream) {
   const auto shared = static_cast<std::size_t>(weight.columns);
   allow_shared(reinterpret_cast<const void*>(finish_kernel), shared);
-  finish_kernel<<<static_cast<unsigned>(weight.rows), kThreads, shared, stream>>>(weight, width, order, rule,
-                                                                                  codes, packed, out, sums);
+  finish_kernel<<<static_cast<unsigned>(weight.rows), kThreads, shared, stream>>>(
+      weight, width, order, rule, codes, derive_again, packed, out, sums);
 }
 
 }  // namespace bise::cuda

@@ -54,6 +54,7 @@ struct CodeRule {
   std::int64_t groups = 1, group_columns = 1;
   const float* scales = nullptr;             // [rows, groups]
   const std::int8_t* zero_points = nullptr;  // [rows, groups] or null
+  StoredFloat product = StoredFloat::kF32;   // (code - zero point) * scale is rounded to it
 };
 
 // Quantizes columns [begin, begin + kGptqBlock) (fewer at the end) of `weight` [rows, width]. codes
@@ -64,9 +65,10 @@ void quantize_columns(const float* weight, std::int64_t rows, std::int64_t colum
                       std::uint8_t* codes, float* errors, double* losses, cudaStream_t stream);
 
 // The codes in the checkpoint's order: words [rows, ceil(columns * bits / 32)] as tensor/pack.h packs them,
-// or bytes [rows, columns]. sums [rows, 2] = squares of the errors and of the weights.
+// or bytes [rows, columns]. sums [rows, 2] = squares of the errors and of the weights. With `derive_again`
+// the codes are those of what `codes` stand for, every step rounded to rule.product.
 void finish_codes(const StoredWeight& weight, std::int64_t width, const std::int32_t* order,
-                  const CodeRule& rule, const std::uint8_t* codes, bool packed, void* out, double* sums,
-                  cudaStream_t stream);
+                  const CodeRule& rule, const std::uint8_t* codes, bool derive_again, bool packed, void* out,
+                  double* sums, cudaStream_t stream);
 
 }  // namespace bise::cuda
