@@ -78,11 +78,14 @@ Json measure_checkpoint(const Options& options) {
                {"weights_gib", static_cast<double>(weight_bytes) / kGiB},
                {"checkpoint_gib", static_cast<double>(loader.checkpoint().total_bytes()) / kGiB},
                {"kv_cache_gib", static_cast<double>(bench.kv_cache_bytes()) / kGiB}};
-  if (!options.sampling.greedy())
-    json["sampling"] = {{"temperature", options.sampling.temperature},
-                        {"top_k", options.sampling.top_k},
-                        {"top_p", options.sampling.top_p},
-                        {"min_p", options.sampling.min_p}};
+  const SamplingParams& sampling = options.sampling;
+  if (!sampling.greedy() || sampling.repetition_penalty != 1 || sampling.frequency_penalty != 0)
+    json["sampling"] = {{"temperature", sampling.temperature},
+                        {"top_k", sampling.top_k},
+                        {"top_p", sampling.top_p},
+                        {"min_p", sampling.min_p},
+                        {"repetition_penalty", sampling.repetition_penalty},
+                        {"frequency_penalty", sampling.frequency_penalty}};
   if (options.repetitions > 0) {
     std::vector<double> first;
     for (std::int64_t i = 0; i < options.repetitions; ++i)
@@ -157,7 +160,9 @@ std::vector<std::string> child_arguments(const Options& options, const fs::path&
   arguments.insert(
       arguments.end(),
       {"--temperature", fmt::to_string(sampling.temperature), "--top-k", fmt::to_string(sampling.top_k),
-       "--top-p", fmt::to_string(sampling.top_p), "--min-p", fmt::to_string(sampling.min_p)});
+       "--top-p", fmt::to_string(sampling.top_p), "--min-p", fmt::to_string(sampling.min_p),
+       "--repetition-penalty", fmt::to_string(sampling.repetition_penalty), "--frequency-penalty",
+       fmt::to_string(sampling.frequency_penalty)});
   arguments.insert(arguments.end(), {"--started", fmt::format("{:.6f}", unix_time())});
   return arguments;
 }
@@ -236,6 +241,8 @@ int run_bench_schemes(const Arguments& arguments) {
   flags.option("--top-k", options.sampling.top_k, "of every request; 0 = all tokens");
   flags.option("--top-p", options.sampling.top_p, "of every request; 1 = all tokens");
   flags.option("--min-p", options.sampling.min_p, "of every request; 0 = all tokens");
+  flags.option("--repetition-penalty", options.sampling.repetition_penalty, "of every request; 1 = none");
+  flags.option("--frequency-penalty", options.sampling.frequency_penalty, "of every request; 0 = none");
   flags.option("--folder", options.folder, "where checkpoints are made");
   flags.flag("--keep", options.keep, "leave the checkpoints there");
   flags.option("--output", options.output, "JSON file for the results");
@@ -247,7 +254,9 @@ int run_bench_schemes(const Arguments& arguments) {
   if (options.steps < 1 || options.steps > 800 || options.requests < 0 || options.requests > 1'000'000)
     throw Error("--steps is 1 to 800, --requests 0 to 1000000");
   if (!valid(options.sampling))
-    throw Error("--temperature is at least 0, --top-p above 0 and at most 1, --min-p 0 to 1");
+    throw Error(
+        "--temperature is at least 0, --top-p above 0 and at most 1, --min-p 0 to 1, "
+        "--repetition-penalty above 0, --frequency-penalty -2 to 2");
   if (!options.checkpoint.empty()) {
     if (options.started == 0) options.started = unix_time();
     fmt::print("{}\n", json_text(measure_checkpoint(options)));
