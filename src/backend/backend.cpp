@@ -56,6 +56,10 @@ void Backend::draw(const Matrix&, std::int64_t) {
   check(false, "this backend draws tokens");
 }
 
+void Backend::draw_edited(const Matrix&, std::span<const EditedDraw>) {
+  check(false, "this backend draws tokens");
+}
+
 void Backend::read_drawn(std::span<std::int32_t>) {
   check(false, "this backend draws tokens");
 }

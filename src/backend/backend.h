@@ -23,6 +23,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tensor/scheme.h"
@@ -40,7 +41,7 @@ namespace bise {
 // engine/logit_kernels.h, rounded to a multiple of 2^-33, and sums of such weights are exact. Only the
 // noise's logarithms may differ in their last bit of 53.
 struct TokenDraw {
-  float factor = 0;  // 1 / temperature
+  float factor = 0;  // 1 / temperature; below 0: nothing is drawn
   std::uint32_t key_low = 0, key_high = 0;
   // min_p: logits of at least the largest plus this are left, all with -infinity.
   float smallest = -std::numeric_limits<float>::infinity();
@@ -49,6 +50,29 @@ struct TokenDraw {
   // (0, 1]; those are left before which, by descending logit and ascending token, stands less than top_p of
   // the weight that the other two left; all with 1.
   float top_p = 1;
+};
+
+// A token of a sequence, and how often its output has it.
+struct TokenCount {
+  std::int32_t token, output_count;
+};
+
+// What is done to a row's logits before a token is drawn, in this order, each operation rounded to float32 by
+// itself (engine/sampler.h).
+struct LogitEdits {
+  std::span<const std::pair<std::int32_t, float>> biases;  // added; a token stands there once
+  // Penalties, of logits above -infinity: what is positive is divided by `repetition`, all else multiplied,
+  // and kept within +-1e30; tokens of the output lose frequency * output_count, then presence.
+  std::span<const TokenCount> counts;  // a token stands there once
+  float repetition = 1, frequency = 0, presence = 0;
+  std::span<const std::int32_t> removed;  // to -infinity; what is no token is passed over
+  // [ceil(vocabulary / 32)] unless empty: tokens i whose bit i % 32 of word i / 32 is 0 go to -infinity.
+  std::span<const std::uint32_t> allowed;
+};
+struct EditedDraw {
+  std::int32_t row = 0;
+  TokenDraw draw;
+  LogitEdits edits;
 };
 
 // The tokens of one step: for each sequence its next query tokens (a prompt's chunk or one token), ragged.
@@ -302,7 +326,11 @@ class Backend {
   virtual bool draws_tokens() const { return false; }
   // Draws a token for each row of `logits`, as batch.draws[first_draw], ... say.
   virtual void draw(const Matrix& logits, std::int64_t first_draw);
-  // The tokens of the draw() launched last: as many as `out` holds; -1 where a logit was no number.
+  // Draws for some rows of the matrix of the draw() launched last, from edited copies of their logits. The
+  // spans may change once it has returned.
+  virtual void draw_edited(const Matrix& logits, std::span<const EditedDraw> draws);
+  // The tokens of the draw() launched last, and of draw_edited(): as many as `out` holds; -1 where a logit
+  // was no number or none was above -infinity.
   virtual void read_drawn(std::span<std::int32_t> out);
   // Some rows of the matrix of the draw() launched last [rows, columns].
   virtual void read_rows(const Matrix& matrix, std::span<const std::int32_t> rows, std::span<float> out);

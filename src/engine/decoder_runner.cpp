@@ -44,6 +44,7 @@ DecoderRunner::DecoderRunner(Decoder& decoder, ThreadPool& pool, const DecoderRu
   draws_.reserve(rows_.capacity());
   drawn_.resize(rows_at_once_);
   read_rows_.reserve(rows_at_once_);
+  edited_.reserve(rows_at_once_);
   constrained_.reserve(results_.size());
 }
 
@@ -101,6 +102,7 @@ void DecoderRunner::launch(std::span<const StepSequence> sequences) {
     decoder_.forward(batch, *cache_);
   }
   prepare_masks();
+  if (device_draws_) draw_edited(0, std::min(rows_.size(), rows_at_once_), work_);
 }
 
 // The sequence's work was added last.
@@ -109,8 +111,23 @@ void DecoderRunner::let_device_draw(const StepSequence& sequence) {
   const std::optional<TokenDraw> draw = sequence.sampler->device_draw();
   if (!draw) return;
   draws_.resize(rows_.size());
-  draws_.back() = *draw;
   work_.back().on_device = device_draws_ = true;
+  work_.back().edited = sequence.sampler->edits_logits();
+  draws_.back() = *draw;
+  if (work_.back().edited) draws_.back().factor = -1;  // not yet
+}
+
+// For rows [first, first + count) as far as they are in `work`.
+void DecoderRunner::draw_edited(std::size_t first, std::size_t count, std::span<const Work> work) {
+  edited_.clear();
+  for (const Work& each : work) {
+    if (!each.edited || each.first_row < first || each.first_row >= first + count) continue;
+    Sampler& sampler = *sequences_[each.sequence].sampler;
+    edited_.push_back({.row = static_cast<std::int32_t>(each.first_row - first),
+                       .draw = *sampler.device_draw(),
+                       .edits = sampler.device_edits()});
+  }
+  if (!edited_.empty()) decoder_.draw_edited(edited_);
 }
 
 // While a device computes the forward pass.
@@ -160,14 +177,15 @@ std::span<const float> DecoderRunner::piece_logits(std::size_t first, std::size_
     for (Work& work : piece) work.logits_row = work.first_row - first;
     return decoder_.logits(rows);
   }
-  if (first > 0) decoder_.draw(rows, static_cast<std::int64_t>(first));
+  if (first > 0) {
+    decoder_.draw(rows, static_cast<std::int64_t>(first));
+    draw_edited(first, count, piece);
+  }
   decoder_.read_drawn(std::span(drawn_).first(count));
   read_rows_.clear();
   for (Work& work : piece) {
-    if (work.on_device) {
-      accept_drawn(work, drawn_[work.first_row - first]);
-      continue;
-    }
+    if (work.on_device && accept_drawn(work, drawn_[work.first_row - first])) continue;
+    work.on_device = false;
     work.logits_row = read_rows_.size();
     for (std::size_t row = work.first_row; row < work.end_row; ++row)
       read_rows_.push_back(static_cast<std::int32_t>(row - first));
@@ -175,14 +193,12 @@ std::span<const float> DecoderRunner::piece_logits(std::size_t first, std::size_
   return read_rows_.empty() ? std::span<const float>() : decoder_.drawn_logits(read_rows_);
 }
 
-void DecoderRunner::accept_drawn(const Work& work, std::int32_t token) {
-  StepResult& result = results_[work.sequence];
-  if (token < 0) {
-    result.failed = true;
-    return;
-  }
-  result.token_ids.push_back(token);
+// False without a token: the host's sampler says whether a logit is no number or the masks left none.
+bool DecoderRunner::accept_drawn(const Work& work, std::int32_t token) {
+  if (token < 0) return false;
+  results_[work.sequence].token_ids.push_back(token);
   sequences_[work.sequence].sampler->accept(token);
+  return true;
 }
 
 // `logits` begins with the work's first row. A sequence whose numbers overflowed takes no other with it.

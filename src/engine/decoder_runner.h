@@ -1,8 +1,9 @@
 // Computes the engine's steps with a decoder: forward, logits for the rows that need them, draws and
 // log-probabilities. Where the device draws tokens (Decoder::draws_tokens), logits come to the host only for
-// sequences whose sampling it cannot do; which those are depends on the request alone. Owns the KV cache and
-// the step's arrays; nothing is allocated in a step without log-probabilities. Belongs to the engine thread;
-// decoder and pool outlive it.
+// sequences whose sampling it cannot do, which depends on the request alone, and for rows without a token to
+// draw. What edits logits (penalties, biases, masks) is gathered while the device computes. Owns the KV cache
+// and the step's arrays; nothing is allocated in a step without log-probabilities. Belongs to the engine
+// thread; decoder and pool outlive it.
 #pragma once
 
 #include <memory>
@@ -45,8 +46,9 @@ class DecoderRunner final : public ModelRunner {
   struct Work {
     std::size_t sequence, first_row, end_row;
     bool draws;
-    std::int64_t first_token;    // of the sequence's token_ids, the one of first_row
-    bool on_device = false;      // the device draws
+    std::int64_t first_token;  // of the sequence's token_ids, the one of first_row
+    // The device draws; of logits that it edits before.
+    bool on_device = false, edited = false;
     std::size_t logits_row = 0;  // of first_row in the logits on the host
   };
   // A thread's memory.
@@ -60,8 +62,9 @@ class DecoderRunner final : public ModelRunner {
                 bool draws);
   void let_device_draw(const StepSequence& sequence);
   void prepare_masks();
+  void draw_edited(std::size_t first, std::size_t count, std::span<const Work> work);
   std::span<const float> piece_logits(std::size_t first, std::size_t count, std::span<Work> work);
-  void accept_drawn(const Work& work, std::int32_t token);
+  bool accept_drawn(const Work& work, std::int32_t token);
   void do_work(const Work& work, std::span<const float> logits, Scratch& scratch);
   void draw(const Work& work, std::span<const float> logits, Scratch& scratch);
   void score(const Work& work, std::span<const float> logits, Scratch& scratch);
@@ -83,6 +86,7 @@ class DecoderRunner final : public ModelRunner {
   std::vector<std::int32_t> drawn_;       // [rows at once] tokens
   std::vector<std::int32_t> read_rows_;   // of a piece, those whose logits the host needs
   bool device_draws_ = false;             // in this step
+  std::vector<EditedDraw> edited_;        // of a piece
   std::vector<std::uint8_t> missed_;      // [sequences] whether a draft was not what was drawn
   std::vector<std::size_t> constrained_;  // sequences whose constraint has a mask to make
   bool pending_ = false;                  // results_ are not made yet

@@ -81,10 +81,24 @@ Sampler::Sampler(const SamplingParams& params, std::uint64_t seed, std::span<con
   for (const auto& word : params_.bad_words) longest_bad_word_ = std::max(longest_bad_word_, word.size());
   if (penalized())
     for (const std::int32_t token : prompt) counts_.add_prompt(token);
+  device_edits_ = editable_on_device();
+  removed_.reserve(params_.stop_token_ids.size() + params_.bad_words.size());
+  if (!params_.constraint && params_.allowed_token_ids.empty()) return;
+  mask_.resize((static_cast<std::size_t>(vocab_size) + 31) / 32);
+  for (const std::int32_t token : params_.allowed_token_ids)
+    mask_[static_cast<std::size_t>(token) / 32] |= 1u << (token % 32);
   if (!params_.constraint) return;
   constraint_ = params_.constraint->clone();
   params_.constraint.reset();
-  mask_.resize((static_cast<std::size_t>(vocab_size) + 31) / 32);
+}
+
+// A device has one mask, and adds one bias to a logit.
+bool Sampler::editable_on_device() const {
+  if (params_.constraint && !params_.allowed_token_ids.empty()) return false;
+  std::vector<std::int32_t> biased;
+  for (const auto& [token, bias] : params_.logit_bias) biased.push_back(token);
+  std::ranges::sort(biased);
+  return std::ranges::adjacent_find(biased) == biased.end();
 }
 
 bool Sampler::penalized() const {
@@ -109,7 +123,7 @@ void Sampler::prepare() {
   mask_ready_ = true;
 }
 
-bool Sampler::changes_logits() const {
+bool Sampler::edits_logits() const {
   return !params_.logit_bias.empty() || !params_.allowed_token_ids.empty() ||
          (generated_ < params_.min_tokens && !params_.stop_token_ids.empty()) || penalized() ||
          !params_.bad_words.empty() || constraint_;
@@ -138,30 +152,33 @@ void Sampler::apply_penalties(std::span<float> logits) const {
   }
 }
 
-// A word may not be completed when the output ends with all of it but the last token.
-void Sampler::apply_bad_words(std::span<float> logits) const {
+// The tokens that may not come next. A word may not be completed when the output ends with all of it but the
+// last token; stop tokens may not come before min_tokens.
+template <class Visit>
+void Sampler::for_each_removed(Visit visit) const {
+  if (generated_ < params_.min_tokens)
+    for (const std::int32_t token : params_.stop_token_ids) visit(token);
   for (const auto& word : params_.bad_words) {
     const std::size_t before = word.size() - 1;
-    if (before > output_.size() ||
-        !std::equal(word.begin(), word.end() - 1, output_.end() - static_cast<std::ptrdiff_t>(before)))
-      continue;
-    logits[static_cast<std::size_t>(word.back())] = kLowest;
+    if (before <= output_.size() &&
+        std::equal(word.begin(), word.end() - 1, output_.end() - static_cast<std::ptrdiff_t>(before)))
+      visit(word.back());
   }
 }
 
-// Steps 2 to 5 of the order. The result is `logits` itself or stands in scratch.
+// Steps 2 to 5 of the order, as LogitEdits has them: what is removed stays so. The result is `logits` itself
+// or stands in scratch.
 std::span<const float> Sampler::adjust(std::span<const float> logits, Scratch& scratch) {
-  if (!changes_logits()) return logits;
+  if (!edits_logits()) return logits;
   std::vector<float>& work = scratch.logits;
   std::ranges::copy(logits, work.begin());
   for (const auto& [token, bias] : params_.logit_bias) work[static_cast<std::size_t>(token)] += bias;
   apply_allowed(scratch);
-  if (generated_ < params_.min_tokens)
-    for (const std::int32_t token : params_.stop_token_ids)
-      if (token >= 0 && static_cast<std::size_t>(token) < work.size())
-        work[static_cast<std::size_t>(token)] = kLowest;
   if (penalized()) apply_penalties(work);
-  apply_bad_words(work);
+  for_each_removed([&](std::int32_t token) {
+    if (token >= 0 && static_cast<std::size_t>(token) < work.size())
+      work[static_cast<std::size_t>(token)] = kLowest;
+  });
   prepare();
   if (constraint_) logit_kernels().apply_mask(work.data(), work.size(), mask_.data());
   return work;
@@ -214,8 +231,21 @@ std::int32_t Sampler::sample(std::span<const float> logits, Scratch& scratch) {
 }
 
 std::optional<TokenDraw> Sampler::device_draw() const {
-  if (changes_logits()) return std::nullopt;
+  if (!device_edits_) return std::nullopt;
   return params_.greedy() ? TokenDraw{} : rule();
+}
+
+LogitEdits Sampler::device_edits() {
+  prepare();
+  removed_.clear();
+  for_each_removed([&](std::int32_t token) { removed_.push_back(token); });
+  return {.biases = params_.logit_bias,
+          .counts = counts_.entries(),
+          .repetition = static_cast<float>(params_.repetition_penalty),
+          .frequency = static_cast<float>(params_.frequency_penalty),
+          .presence = static_cast<float>(params_.presence_penalty),
+          .removed = removed_,
+          .allowed = mask_};
 }
 
 std::span<const float> Sampler::processed_logits(std::span<const float> logits, Scratch& scratch) {

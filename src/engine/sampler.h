@@ -56,9 +56,13 @@ class Sampler {
   // The next token of the sequence. When everything is masked, it is drawn from what the constraint alone
   // leaves, or the allowed ids alone. Throws NanLogit when a logit is no number.
   std::int32_t sample(std::span<const float> logits, Scratch& scratch);
-  // How a device can draw the next token by itself, when sample() draws from the logits as they are. A
-  // function of the request and of how many tokens it has.
+  // How a device can draw the next token by itself, from the logits as they are or, where edits_logits(),
+  // after device_edits(). Null where it cannot, which the request alone decides. A device says -1 where
+  // sample() has more to do.
   std::optional<TokenDraw> device_draw() const;
+  bool edits_logits() const;
+  // Valid until accept().
+  LogitEdits device_edits();
   // The logits that sample() draws from, in `scratch`: divided by the temperature, removed tokens at
   // -infinity; of a greedy request, those before the temperature.
   std::span<const float> processed_logits(std::span<const float> logits, Scratch& scratch);
@@ -67,12 +71,13 @@ class Sampler {
 
  private:
   bool penalized() const;
-  bool changes_logits() const;
+  bool editable_on_device() const;
+  template <class Visit>
+  void for_each_removed(Visit visit) const;
   std::span<const float> adjust(std::span<const float> logits, Scratch& scratch);
   std::span<const float> scan(std::span<const float> logits, Scratch& scratch);
   void apply_allowed(Scratch& scratch) const;
   void apply_penalties(std::span<float> logits) const;
-  void apply_bad_words(std::span<float> logits) const;
   TokenDraw rule() const;
 
   SamplingParams params_;
@@ -82,8 +87,11 @@ class Sampler {
   std::vector<std::int32_t> output_;  // its last tokens, as many as bad words look at
   std::size_t longest_bad_word_ = 0;
   std::unique_ptr<TokenConstraint> constraint_;
-  std::vector<std::uint32_t> mask_;  // of the constraint, [ceil(vocabulary / 32)]
+  // [ceil(vocabulary / 32)] of the constraint, or of the allowed ids where there is none.
+  std::vector<std::uint32_t> mask_;
   bool mask_ready_ = false;
+  bool device_edits_ = true;           // can be made
+  std::vector<std::int32_t> removed_;  // of device_edits()
 };
 
 // Index of the largest value, the first of equals. Throws NanLogit when there is a NaN.

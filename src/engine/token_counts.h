@@ -6,13 +6,13 @@
 #include <span>
 #include <vector>
 
+#include "backend/backend.h"
+
 namespace bise {
 
 class TokenCounts {
  public:
-  struct Entry {
-    std::int32_t token, output_count;
-  };
+  using Entry = TokenCount;
 
   void add_prompt(std::int32_t token) { entry(token); }
   void add_output(std::int32_t token) { ++entry(token).output_count; }

@@ -55,7 +55,9 @@ class Decoder {
   void forward_and_draw(const Batch& batch, KvCache& cache, std::span<const std::int32_t> rows);
   // Draws for more rows of the same batch, as batch.draws[first_draw], ... say.
   void draw(std::span<const std::int32_t> rows, std::int64_t first_draw);
-  // The tokens of the draw before it; -1 where a logit was no number.
+  // Draws for some of the rows drawn for last, by their edited logits; `row` counts those rows.
+  void draw_edited(std::span<const EditedDraw> draws) { backend_.draw_edited(*logits_, draws); }
+  // The tokens of the draws before it; -1 where a logit was no number or none was above -infinity.
   void read_drawn(std::span<std::int32_t> out) { backend_.read_drawn(out); }
   // Logits [indices.size(), vocab_size] of some of the rows drawn for last. Valid until the next call.
   std::span<const float> drawn_logits(std::span<const std::int32_t> indices);

@@ -60,12 +60,14 @@ CudaBackend::CudaBackend(int device)
                   cuda::Values out) { multiply(operand_of(in, rows, weight), rows, weight, out); },
            [this](const void* device, void* host, std::size_t bytes) { copy_to_host(device, host, bytes); }},
           stream_) {
-  cuda_check(cudaEventCreateWithFlags(&uploaded_, cudaEventDisableTiming), "cudaEventCreate");
+  for (cudaEvent_t* event : {&uploaded_, &edits_uploaded_})
+    cuda_check(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "cudaEventCreate");
 }
 
 CudaBackend::~CudaBackend() {
   cudaStreamSynchronize(stream_);
   cudaEventDestroy(uploaded_);
+  cudaEventDestroy(edits_uploaded_);
   cudaStreamDestroy(stream_);
 }
 

@@ -79,6 +79,7 @@ class CudaBackend final : public Backend {
   void experts(const LinearInput& in, const ExpertWeights& weights, Matrix& out) override;
   bool draws_tokens() const override { return true; }
   void draw(const Matrix& logits, std::int64_t first_draw) override;
+  void draw_edited(const Matrix& logits, std::span<const EditedDraw> draws) override;
   void read_drawn(std::span<std::int32_t> out) override;
   void read_rows(const Matrix& matrix, std::span<const std::int32_t> rows, std::span<float> out) override;
   std::unique_ptr<StepRecorder> make_step_recorder() override;
@@ -120,6 +121,8 @@ class CudaBackend final : public Backend {
   // A step's numbers, gathered in page-locked memory and copied together: of `sequences` sequences, of which
   // the batch has the first, with tables of `width` blocks.
   void upload_step(const Batch& batch, std::int64_t sequences, std::int64_t width);
+  // To host_drawn_.
+  void copy_drawn(std::size_t rows);
   const float* rope_table(const RopeTable& rope);
   // Of this step (cuda::rope_angles).
   const float* step_angles(const RopeTable& rope);
@@ -131,10 +134,11 @@ class CudaBackend final : public Backend {
   CudaExperts experts_;
   CudaKvCache* cache_ = nullptr;
   cuda::StepView step_;
-  cudaEvent_t uploaded_ = nullptr;  // the page-locked memory may be filled again
+  // The page-locked memory of steps, and of edits, may be filled again.
+  cudaEvent_t uploaded_ = nullptr, edits_uploaded_ = nullptr;
   std::uint64_t waits_ = 0;
-  PinnedBuffer host_step_, host_rows_, host_drawn_;
-  DeviceBuffer device_step_, device_rows_, drawn_;
+  PinnedBuffer host_step_, host_rows_, host_drawn_, host_edits_;
+  DeviceBuffer device_step_, device_rows_, drawn_, device_edits_;
   // Of one operation: its inputs in another form, its sums before scaling, expanded weights, and partial
   // results of attention.
   DeviceBuffer streamed_, inputs_, sums_, expanded_, partial_, gate_up_;

@@ -141,9 +141,67 @@ void CudaBackend::draw(const Matrix& logits, std::int64_t first_draw) {
   cuda::draw(static_cast<const float*>(values.data), logits.rows(), logits.columns(),
              step_.draws + first_draw, drawn_.as<std::int32_t>(), stream_);
   check_launch("draw");
+  copy_drawn(rows);
+}
+
+void CudaBackend::copy_drawn(std::size_t rows) {
   cuda_check(cudaMemcpyAsync(host_drawn_.as<void>(), drawn_.as<void>(), rows * sizeof(std::int32_t),
                              cudaMemcpyDeviceToHost, stream_),
              "copying the tokens");
+}
+
+// All draws, then the words of their edits, are copied together. Never part of a recorded step: what is
+// edited is known late, while the device computes.
+void CudaBackend::draw_edited(const Matrix& logits, std::span<const EditedDraw> draws) {
+  const auto* data = static_cast<const float*>(cuda_matrix(logits).values().data);
+  const auto columns = static_cast<std::size_t>(logits.columns());
+  std::size_t words = 0, end = 0;
+  for (const auto& [row, draw, edits] : draws) {
+    check(row >= 0 && row < logits.max_rows(), "the row is in the matrix");
+    end = std::max(end, static_cast<std::size_t>(row) + 1);
+    check(edits.allowed.empty() || edits.allowed.size() == (columns + 31) / 32, "the mask is of all tokens");
+    words += 2 * edits.biases.size() + 2 * edits.counts.size() + edits.removed.size() + edits.allowed.size();
+  }
+  const std::size_t bytes = draws.size() * sizeof(cuda::EditedDraw) + words * sizeof(std::int32_t);
+  cuda_check(cudaEventSynchronize(edits_uploaded_), "waiting for the edits before");
+  if (device_edits_.size() < bytes) {
+    constexpr std::size_t kLeast = std::size_t{1} << 20;  // so that it seldom grows
+    host_edits_.grow(std::max(kLeast, 2 * bytes));
+    device_edits_.grow(std::max(kLeast, 2 * bytes));
+  }
+  auto* rows = host_edits_.as<cuda::EditedDraw>();
+  auto* host = reinterpret_cast<std::int32_t*>(rows + draws.size());
+  std::size_t used = 0;
+  const auto put = [&](const auto& values) {
+    static_assert(sizeof(values[0]) % sizeof(std::int32_t) == 0);
+    if (!values.empty())
+      std::memcpy(host + used, static_cast<const void*>(values.data()), values.size_bytes());
+    used += values.size_bytes() / sizeof(std::int32_t);
+    return static_cast<std::int32_t>(values.size());
+  };
+  for (const auto& [row, draw, edits] : draws) {
+    cuda::EditedDraw& own = *rows++;
+    std::memcpy(&own.draw, &draw, sizeof own.draw);
+    own.repetition = edits.repetition;
+    own.frequency = edits.frequency;
+    own.presence = edits.presence;
+    own.row = row;
+    own.first = static_cast<std::int32_t>(used);
+    own.biases = put(edits.biases);
+    own.counts = put(edits.counts);
+    own.removed = put(edits.removed);
+    own.allowed = put(edits.allowed);
+  }
+  cuda_check(cudaMemcpyAsync(device_edits_.as<void>(), host_edits_.as<void>(), bytes, cudaMemcpyHostToDevice,
+                             stream_),
+             "copying the edits");
+  cuda_check(cudaEventRecord(edits_uploaded_, stream_), "cudaEventRecord");
+  const auto* device = device_edits_.as<cuda::EditedDraw>();
+  cuda::draw_edited(data, logits.columns(), device, static_cast<std::int64_t>(draws.size()),
+                    reinterpret_cast<const std::int32_t*>(device + draws.size()), drawn_.as<std::int32_t>(),
+                    stream_);
+  check_launch("draw of edited logits");
+  copy_drawn(end);
 }
 
 void CudaBackend::read_drawn(std::span<std::int32_t> out) {

@@ -29,6 +29,8 @@ using Cluster = RowCluster<kBlocks, kThreads>;
 // Scaled logits so far below the largest weigh nothing (2^-34 = e^-23.6) and are never drawn: the noise lies
 // between -3.1 and 22.9.
 constexpr float kDeepest = 27;
+// kHighest of engine/sampler.cpp.
+constexpr float kHighest = 1e30f;
 
 // Whole vectors, so that each block's part begins at an aligned address.
 __host__ __device__ std::int64_t logits_of_block(std::int64_t columns) {
@@ -117,6 +119,40 @@ class RowDraw {
     load(row, static_cast<int>(columns));
   }
 
+  // Once, before token(). Each step is done before the next begins; who has a logit's place at the end has
+  // the edited logit.
+  __device__ void edit(const EditedDraw& edits, const std::int32_t* words, int columns) {
+    const std::int32_t* at = words + edits.first;
+    const auto for_each_of = [&](int count, int size, auto change) {
+      __syncthreads();
+      for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads)
+        if (const int place = at[i * size] - first_; place >= 0 && place < count_)
+          change(part_[place], at + i * size);
+      at += count * size;
+    };
+    for_each_of(edits.biases, 2, [](float& logit, const std::int32_t* pair) {
+      logit = __fadd_rn(logit, __int_as_float(pair[1]));
+    });
+    for_each_of(edits.counts, 2, [&](float& logit, const std::int32_t* pair) {
+      if (logit != -INFINITY) logit = penalized(edits, logit, pair[1]);
+    });
+    for_each_of(edits.removed, 1, [](float& logit, const std::int32_t*) { logit = -INFINITY; });
+    __syncthreads();
+    const bool broken = largest_.token < 0;
+    largest_ = {-INFINITY, INT_MAX};
+    for (int i = static_cast<int>(threadIdx.x) * 4; i < count_; i += kThreads * 4) {
+      const int token = first_ + i;
+      const std::uint32_t bits =
+          edits.allowed == 0 || token >= columns ? ~0u : static_cast<std::uint32_t>(at[token / 32]);
+      for (int j = 0; j < 4; ++j) {
+        float& logit = part_[i + j];
+        if ((bits >> (token % 32 + j) & 1) == 0) logit = -INFINITY;
+        if (logit > largest_.logit) largest_ = {logit, token + j};
+      }
+    }
+    if (broken) largest_ = {INFINITY, -1};
+  }
+
   // The same in every thread; -1 where a logit is no number or none is above -infinity.
   __device__ std::int32_t token() {
     cluster_.wait_for_blocks();
@@ -157,6 +193,14 @@ class RowDraw {
       *reinterpret_cast<float4*>(part_ + i) = four;
     }
     if (broken) largest_ = {INFINITY, -1};
+  }
+
+  __device__ static float penalized(const EditedDraw& edits, float logit, std::int32_t output_count) {
+    logit = logit > 0 ? __fdiv_rn(logit, edits.repetition) : __fmul_rn(logit, edits.repetition);
+    logit = fminf(fmaxf(logit, -kHighest), kHighest);
+    if (output_count == 0) return logit;
+    logit = __fsub_rn(logit, __fmul_rn(edits.frequency, static_cast<float>(output_count)));
+    return __fsub_rn(logit, edits.presence);
   }
 
   template <class Visit>
@@ -269,9 +313,40 @@ __global__ __launch_bounds__(kThreads, kBlocksOfMultiprocessor) void draw_kernel
   let_next_kernel_begin();
   Cluster cluster(shared, static_cast<int>(blockIdx.x));
   wait_for_earlier_kernels();
-  RowDraw row(draws[blockIdx.y], logits + blockIdx.y * columns, columns, &part[0].x, cluster);
+  const TokenDraw draw = draws[blockIdx.y];
+  if (draw.factor < 0) return;  // all of the cluster
+  RowDraw row(draw, logits + blockIdx.y * columns, columns, &part[0].x, cluster);
   const std::int32_t token = row.token();
   if (blockIdx.x == 0 && threadIdx.x == 0) tokens[blockIdx.y] = token;
+}
+
+__global__ __launch_bounds__(kThreads, kBlocksOfMultiprocessor) void edited_draw_kernel(
+    const float* logits, std::int64_t columns, const EditedDraw* draws, const std::int32_t* words,
+    std::int32_t* tokens) {
+  extern __shared__ float4 part[];
+  __shared__ Cluster::Shared shared;
+  let_next_kernel_begin();
+  Cluster cluster(shared, static_cast<int>(blockIdx.x));
+  wait_for_earlier_kernels();
+  const EditedDraw own = draws[blockIdx.y];
+  RowDraw row(own.draw, logits + own.row * columns, columns, &part[0].x, cluster);
+  row.edit(own, words, static_cast<int>(columns));
+  const std::int32_t token = row.token();
+  if (blockIdx.x == 0 && threadIdx.x == 0) tokens[own.row] = token;
+}
+
+// A cluster for each of `rows` rows.
+template <class... Parameters, class... Arguments>
+void launch_rows(void (*kernel)(Parameters...), std::int64_t rows, std::int64_t columns, cudaStream_t stream,
+                 Arguments... arguments) {
+  launch_clusters(kBlocks, kernel, dim3(kBlocks, static_cast<unsigned>(rows)), kThreads,
+                  static_cast<std::size_t>(logits_of_block(columns)) * sizeof(float), stream, arguments...);
+}
+
+template <class Kernel>
+cudaError_t allow_most(Kernel kernel) {
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              static_cast<int>(kMostOfBlock * sizeof(float)));
 }
 
 }  // namespace
@@ -282,13 +357,16 @@ bool supports_draw(std::int64_t columns) {
 
 void draw(const float* logits, std::int64_t rows, std::int64_t columns, const TokenDraw* draws,
           std::int32_t* tokens, cudaStream_t stream) {
-  static const cudaError_t allowed =
-      cudaFuncSetAttribute(draw_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           static_cast<int>(kMostOfBlock * sizeof(float)));
+  static const cudaError_t allowed = allow_most(draw_kernel);
   (void)allowed;  // the launch fails if this did
-  launch_clusters(kBlocks, draw_kernel, dim3(kBlocks, static_cast<unsigned>(rows)), kThreads,
-                  static_cast<std::size_t>(logits_of_block(columns)) * sizeof(float), stream, logits, columns,
-                  draws, tokens);
+  launch_rows(draw_kernel, rows, columns, stream, logits, columns, draws, tokens);
+}
+
+void draw_edited(const float* logits, std::int64_t columns, const EditedDraw* draws, std::int64_t count,
+                 const std::int32_t* words, std::int32_t* tokens, cudaStream_t stream) {
+  static const cudaError_t allowed = allow_most(edited_draw_kernel);
+  (void)allowed;  // the launch fails if this did
+  launch_rows(edited_draw_kernel, count, columns, stream, logits, columns, draws, words, tokens);
 }
 
 }  // namespace bise::cuda
