@@ -183,6 +183,10 @@ __device__ void add_chunks(const WideTask& task, const Place& own, const char* r
   const Int4Panels& panels = task.panels;
   const int thread = static_cast<int>(threadIdx.x) % 128, group = static_cast<int>(threadIdx.x) / 128;
   const int row = thread / 32 * 16 + thread % 32 / 4;
+  // One thread for the warpgroup, once products of the stage are complete: a product is the warpgroup's and
+  // complete when all its warps have given their operands, into which went what they read of the stage.
+  // Arrivals at the other block's barrier make no writes visible there (.release.cluster: a fence of the
+  // whole GPU); it reads none of this thread's.
   const auto release = [&](int stage) {
     if (task.sharing > 1 && thread < task.sharing)
       barrier_arrive_in(barriers.empty + stage, thread);
