@@ -305,7 +305,8 @@ class Backend {
   virtual void rope_and_store(const AttentionShape& shape, const RopeTable& rope, CacheLayer layer,
                               Matrix& qkv) = 0;
 
-  // linear() into `qkv`, then rope_and_store(). Of qkv the columns of q alone are there afterwards.
+  // linear() into `qkv`, then rope_and_store(), which may be left to the attention() that follows: nothing
+  // else reads qkv afterwards, and the cache not before it.
   virtual void qkv_linear(const LinearInput& in, const LinearWeight& weight, const AttentionShape& shape,
                           const RopeTable& rope, CacheLayer layer, Matrix& qkv) {
     linear(in, weight, qkv);

@@ -256,12 +256,12 @@ std::size_t attention_workspace(const StepView& step, std::int64_t num_heads, co
          static_cast<std::size_t>(kSplitTokens * num_heads * splits * (cache.head_dim + 2)) * sizeof(float);
 }
 
-void attention(Values qkv, std::int64_t num_heads, const StepView& step, std::int64_t group,
-               std::int64_t sliding_window, const CacheView& cache, Values out, std::int64_t out_stride,
-               void* workspace, cudaStream_t stream) {
+void attention(Values qkv, const float* angles, std::int64_t num_heads, const StepView& step,
+               std::int64_t group, std::int64_t sliding_window, const CacheView& cache, Values out,
+               std::int64_t out_stride, void* workspace, cudaStream_t stream) {
   if (supports_tile_attention(num_heads, step, cache))
-    return tile_attention(qkv, num_heads, step, group, sliding_window, cache, out, out_stride, workspace,
-                          stream);
+    return tile_attention(qkv, angles, num_heads, step, group, sliding_window, cache, out, out_stride,
+                          workspace, stream);
   const int splits = static_cast<int>((step.longest_context + kSplit - 1) / kSplit);
   const bool divided = step.tokens <= kSplitTokens && splits > 1;
   const int heads = static_cast<int>(num_heads / cache.num_kv_heads);

@@ -10,6 +10,9 @@ struct AttentionTask {
   CUtensorMap key_tiles, value_tiles;
   CUtensorMap query_tiles;  // for prompt_attention()
   const void* qkv;
+  // [tokens, head_dim / 2] cosines and sines (rope_angles): queries and keys of qkv are still to be turned by
+  // them, those keys and the values to be stored in the cache. Of sequences of one query each; else null.
+  const float2* angles;
   int num_heads, heads;  // in all, and of a KV head
   StepView step;
   std::int64_t group;

@@ -101,11 +101,11 @@ void rope_angles(const float* inv_freq, std::int64_t half, float attention_facto
 
 // attention.cu and tile_attention.cu: Backend::attention, into `out`, float32 or bf16, rows of `out_stride`
 // values. `workspace` holds attention_workspace() bytes, zero at first. longest_query and longest_context of
-// the step may be larger than they are.
+// the step may be larger than they are. `angles`: null, or as tile_attention.h says.
 std::size_t attention_workspace(const StepView& step, std::int64_t num_heads, const CacheView& cache);
-void attention(Values qkv, std::int64_t num_heads, const StepView& step, std::int64_t group,
-               std::int64_t sliding_window, const CacheView& cache, Values out, std::int64_t out_stride,
-               void* workspace, cudaStream_t stream);
+void attention(Values qkv, const float* angles, std::int64_t num_heads, const StepView& step,
+               std::int64_t group, std::int64_t sliding_window, const CacheView& cache, Values out,
+               std::int64_t out_stride, void* workspace, cudaStream_t stream);
 
 // A stored weight [rows, columns] on the device, rows padded to 16, columns to kPad; codes in the order of
 // the checkpoint, low bits first.

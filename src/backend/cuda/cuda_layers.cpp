@@ -51,6 +51,7 @@ void CudaBackend::rope_and_store(const AttentionShape& shape, const RopeTable& r
   check(cache_ != nullptr, "begin_step came first");
   check(qkv.columns() == shape.qkv_columns() && qkv.rows() == step_.tokens, "qkv has a row per token");
   check(static_cast<std::int64_t>(rope.inv_freq.size()) * 2 == shape.head_dim, "a frequency per pair");
+  unturned_ = {};
   cuda::rope_and_store(cuda_matrix(qkv).values(), shape.num_heads, rope_table(rope), rope.attention_factor,
                        step_, layer.group, cache_->layer(layer), stream_);
   check_launch("rope_and_store");
@@ -74,8 +75,14 @@ void CudaBackend::qkv_linear(const LinearInput& in, const LinearWeight& weight, 
   const cuda::Encoded encoded = dynamic_cast<const CudaLinearInput&>(in).encoded();
   const cuda::CacheView cache = cache_->layer(layer);
   if (matrix.values().type != cuda::Float::kBf16 || cache.type != cuda::Float::kBf16 ||
-      shape.head_dim != cuda::kTiledHeadDim || !is_tiled(in.rows(), linear))
-    return Backend::qkv_linear(in, weight, shape, rope, layer, qkv);
+      shape.head_dim != cuda::kTiledHeadDim || !is_tiled(in.rows(), linear)) {
+    if (matrix.values().type != cuda::Float::kBf16 || step_.tokens > kTurnedRows ||
+        !cuda::turns_in_attention(shape.num_heads, step_, cache))
+      return Backend::qkv_linear(in, weight, shape, rope, layer, qkv);
+    this->linear(in, weight, qkv);
+    unturned_ = {&qkv, step_angles(rope)};
+    return;
+  }
   check(qkv.columns() == shape.qkv_columns() && weight.rows() == qkv.columns() && in.rows() == step_.tokens,
         "qkv has a row per token");
   check(static_cast<std::int64_t>(rope.inv_freq.size()) * 2 == shape.head_dim, "a frequency per pair");
@@ -108,9 +115,10 @@ void CudaBackend::attention(const AttentionShape& shape, CacheLayer layer, std::
     cuda_check(cudaMemsetAsync(partial_.as<void>(), 0, partial_.size(), stream_), "cudaMemset");
   }
   const cuda::Encoded codes = encoded.encoded();
+  const float* angles = unturned_.qkv == &qkv ? unturned_.angles : nullptr;
   const auto attend = [&](cuda::Values values) {
-    cuda::attention(cuda_matrix(qkv).values(), shape.num_heads, step_, layer.group, sliding_window, cache,
-                    values, out.columns(), partial_.as<void>(), stream_);
+    cuda::attention(cuda_matrix(qkv).values(), angles, shape.num_heads, step_, layer.group, sliding_window,
+                    cache, values, out.columns(), partial_.as<void>(), stream_);
   };
   if (encoding.type == InputType::kNone && codes.stride == out.columns()) {
     attend({codes.codes, cuda::Float::kBf16});

@@ -78,6 +78,7 @@ void CudaBackend::upload_step(const Batch& batch, std::int64_t sequences, std::i
   step_.groups = batch.groups;
   step_.blocks_per_sequence = width;
   angles_of_.clear();
+  unturned_ = {};
 }
 
 void CudaBackend::copy_block(KvCache& cache, std::int64_t from, std::int64_t to) {

@@ -5,6 +5,7 @@
 
 #include "backend/cuda/hopper.cuh"
 #include "backend/cuda/launch.cuh"
+#include "backend/cuda/rotary.cuh"
 #include "backend/cuda/row_vectors.cuh"
 
 namespace bise::cuda {
@@ -44,9 +45,9 @@ __global__ void rope_kernel(T* qkv, int num_heads, const float* inv_freq, float 
     T* at = qkv + (token * (num_heads + 2 * kv_heads) + head) * head_dim + pair;
     float x = load_value(at), y = load_value(at + half);
     if (head < num_heads + kv_heads) {
-      const float turned = x * cosine - y * sine;
-      y = y * cosine + x * sine;
-      x = turned;
+      const float2 both = turned(x, y, cosine, sine);
+      x = both.x;
+      y = both.y;
       store_value(at, x);
       store_value(at + half, y);
     }
@@ -108,10 +109,9 @@ __global__ void __launch_bounds__(kMostRowThreads)
     if (head < num_heads + kv_heads) {
 #pragma unroll
       for (int i = 0; i < kWide; ++i) {
-        const float cosine = cosines[lane * kWide + i], sine = sines[lane * kWide + i];
-        const float turned = x[i] * cosine - y[i] * sine;
-        y[i] = y[i] * cosine + x[i] * sine;
-        x[i] = turned;
+        const float2 both = turned(x[i], y[i], cosines[lane * kWide + i], sines[lane * kWide + i]);
+        x[i] = both.x;
+        y[i] = both.y;
       }
       store_wide(at, x);
       store_wide(at + half, y);

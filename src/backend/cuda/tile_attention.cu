@@ -15,6 +15,7 @@
 #include "backend/cuda/attention_product.cuh"
 #include "backend/cuda/attention_task.cuh"
 #include "backend/cuda/launch.cuh"
+#include "backend/cuda/rotary.cuh"
 #include "backend/cuda/streamed_linear.h"
 #include "backend/cuda/warpgroup_product.cuh"
 
@@ -205,8 +206,8 @@ class Producer {
     for (int tile = work.first_tile; tile <= work.last_tile; ++tile, landing_.advance(L::kLandings)) {
       const int key = tile * kTileKeys + row, slot = next;
       if (tile < work.last_tile) next = slot_of(tile + 1);
-      // Keys of the step itself were stored by the kernel before this one.
-      if ((tile + 1) * kTileKeys > work.first_position) wait_for_earlier_kernels();
+      // Keys of the step itself were stored by the kernel before this one, or are yet to come.
+      if (!task_.angles && (tile + 1) * kTileKeys > work.first_position) wait_for_earlier_kernels();
       barrier_wait((L::kConverts ? rings_.taken : rings_.empty) + landing_.stage, landing_.parity ^ 1);
       std::uint64_t* landed = rings_.landed + landing_.stage;
       const bool is_seen = row < kTileKeys && key + rows > work.visible && key <= work.last_position;
@@ -231,11 +232,79 @@ class Producer {
   RingPlace at_, landing_;
 };
 
+// The key and value of the work's one query, which qkv has: the key turned, both in their row of the tile and
+// in the cache, with the bits that rope_and_store() leaves there. By one warp, of which a lane has pairs
+// (i, i + head_dim / 2) of dimensions.
+template <class L, class C>
+class OwnKey {
+ public:
+  __device__ OwnKey(const AttentionTask& task, const Work& work)
+      : task_(task), row_(work.last_position % kTileKeys) {
+    if (!has_pairs()) return;
+    const int shift = task.block_shift, position = work.last_position;
+    const std::int32_t* blocks =
+        task.step.block_table +
+        (work.span.sequence * task.step.groups + task.group) * task.step.blocks_per_sequence;
+    const std::int64_t slot =
+        (std::int64_t{blocks[position >> shift]} << shift) + (position & ((1 << shift) - 1));
+    const int kv_heads = static_cast<int>(task.cache.num_kv_heads), heads = task.num_heads + 2 * kv_heads;
+    cached_ = (slot * kv_heads + work.kv_head) * L::kHeadDim + pair();
+    const bf16* key = static_cast<const bf16*>(task.qkv) +
+                      (std::int64_t{work.span.first} * heads + task.num_heads + work.kv_head) * L::kHeadDim +
+                      pair();
+    const bf16* value = key + kv_heads * L::kHeadDim;
+    wait_for_earlier_kernels();
+    const float2 x = load_two(key), y = load_two(key + kHalf);
+    value_[0] = load_two(value);
+    value_[1] = load_two(value + kHalf);
+    const float4 angle = *reinterpret_cast<const float4*>(task.angles + work.span.first * kHalf + pair());
+    const float2 one = turned(x.x, y.x, angle.x, angle.y), two = turned(x.y, y.y, angle.z, angle.w);
+    key_[0] = {one.x, two.x};
+    key_[1] = {one.y, two.y};
+  }
+  __device__ void store_key(char* tile) const {
+    store(key_, static_cast<C*>(task_.cache.keys), task_.cache.key_scale, tile);
+  }
+  __device__ void store_value(char* tile) const {
+    store(value_, static_cast<C*>(task_.cache.values), task_.cache.value_scale, tile);
+  }
+
+ private:
+  static constexpr int kHalf = L::kHeadDim / 2;
+  static __device__ int pair() { return threadIdx.x % 32 * 2; }
+  static __device__ bool has_pairs() { return pair() < kHalf; }
+
+  __device__ void store(const float2 (&two)[2], C* cache, float scale, char* tile) const {
+    if (!has_pairs()) return;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int column = pair() + i * kHalf;
+      auto* in_tile = reinterpret_cast<std::uint32_t*>(tile + swizzled(row_, column / 8) + column % 8 * 2);
+      if constexpr (L::kConverts) {
+        const __nv_fp8x2_storage_t codes = __nv_cvt_float2_to_fp8x2(
+            make_float2(__fdiv_rn(two[i].x, scale), __fdiv_rn(two[i].y, scale)), __NV_SATFINITE, __NV_E4M3);
+        *reinterpret_cast<__nv_fp8x2_storage_t*>(cache + cached_ + i * kHalf) = codes;
+        const __half2_raw halves = __nv_cvt_fp8x2_to_halfraw2(codes, __NV_E4M3);
+        *in_tile = reinterpret_cast<const std::uint32_t&>(halves);
+      } else {
+        *in_tile = pair_of(two[i].x, two[i].y);
+        *reinterpret_cast<std::uint32_t*>(cache + cached_ + i * kHalf) = *in_tile;
+      }
+    }
+  }
+
+  const AttentionTask& task_;
+  int row_;
+  std::int64_t cached_ = 0;
+  float2 key_[2] = {}, value_[2] = {};
+};
+
 // L::kFinishers warps, of which this is the `warp`-th, make tiles that have landed what products take: codes
 // become float16, values that no row sees zeros. Unwritten memory may hold anything, and zero weights would
 // not hide it.
-template <class L>
-__device__ void finish(Rings<L>& rings, char* ring, const char* landings, int warp) {
+template <class L, class C>
+__device__ void finish(const AttentionTask& task, Rings<L>& rings, char* ring, const char* landings,
+                       int warp) {
   constexpr int kChunks = L::kHeadDim / 8;
   const int lane = threadIdx.x % 32, chunk = lane % kChunks;
   RingPlace works_at, landing, at;
@@ -246,6 +315,7 @@ __device__ void finish(Rings<L>& rings, char* ring, const char* landings, int wa
          ++tile, landing.advance(L::kLandings), at.advance(L::kStages)) {
       const int begin = max(work.visible - tile * kTileKeys, 0);
       const int end = min(work.last_position + 1 - tile * kTileKeys, kTileKeys);
+      const bool has_own = task.angles && tile == work.last_position / kTileKeys;
       char *keys = ring + at.stage * 2 * L::kTileBytes, *values = keys + L::kTileBytes;
       barrier_wait(rings.landed + landing.stage, landing.parity);
       if constexpr (L::kConverts) {
@@ -266,11 +336,26 @@ __device__ void finish(Rings<L>& rings, char* ring, const char* landings, int wa
             *reinterpret_cast<uint4*>(to + first % kTileKeys * 128 +
                                       swizzled(i * kRows + lane / kChunks, chunk)) = eight_values(eight[i]);
           }
+          if (has_own && first % kTileKeys == (end - 1) / 8 * 8) {
+            __syncwarp();
+            const OwnKey<L, C> own(task, work);
+            if (first < kTileKeys)
+              own.store_key(keys);
+            else
+              own.store_value(values);
+          }
         }
       } else if (begin > 0 || end < kTileKeys) {
         for (int row = lane / kChunks; row < kTileKeys; row += 32 / kChunks)
           if (row < begin || row >= end)
             *reinterpret_cast<uint4*>(values + swizzled(row, chunk)) = {0, 0, 0, 0};
+      }
+      if constexpr (!L::kConverts) {
+        if (has_own) {
+          const OwnKey<L, C> own(task, work);
+          own.store_key(keys);
+          own.store_value(values);
+        }
       }
       writes_visible_to_products();
       __syncwarp();
@@ -287,6 +372,35 @@ template <class L>
 struct Queries {
   std::uint32_t pairs[L::kHalves * 4][4];
 };
+__device__ inline float2 two_of(std::uint32_t pair) {
+  return __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(pair));
+}
+
+// A row's queries that are still to be turned, rounded to bf16 then. All loads are on their way at once.
+template <class L>
+__device__ inline void load_turned(const float2* angles, const bf16* from, bool is_there, int half,
+                                   Queries<L>& queries) {
+  constexpr int kEights = L::kHalves * 4;  // of half a head
+  const int first_column = threadIdx.x % 4 * 2;
+  std::uint32_t low[kEights], high[kEights];
+  float4 angle[kEights];
+#pragma unroll
+  for (int i = 0; i < kEights; ++i) {
+    low[i] = *reinterpret_cast<const std::uint32_t*>(from + i * 8 + first_column);
+    high[i] = *reinterpret_cast<const std::uint32_t*>(from + (i + kEights) * 8 + first_column);
+    angle[i] = *reinterpret_cast<const float4*>(angles + i * 8 + first_column);
+  }
+#pragma unroll
+  for (int i = 0; i < kEights; ++i) {
+    const float2 a = two_of(low[i]), b = two_of(high[i]);
+    const float2 one = turned(a.x, b.x, angle[i].x, angle[i].y),
+                 two = turned(a.y, b.y, angle[i].z, angle[i].w);
+    const float2 x = two_of(is_there ? pair_of(one.x, two.x) : 0);
+    const float2 y = two_of(is_there ? pair_of(one.y, two.y) : 0);
+    queries.pairs[i / 2][i % 2 * 2 + half] = operand_pair<L>(x.x, x.y);
+    queries.pairs[(i + kEights) / 2][i % 2 * 2 + half] = operand_pair<L>(y.x, y.y);
+  }
+}
 template <class L, class T>
 __device__ void load_queries(const AttentionTask& task, const Work& work, int group, Queries<L>& queries) {
   const int lane = threadIdx.x % 32;
@@ -295,8 +409,18 @@ __device__ void load_queries(const AttentionTask& task, const Work& work, int gr
   for (int half = 0; half < 2; ++half) {
     const int row = group * kGroupRows + threadIdx.x / 32 % 4 * 16 + lane / 4 + half * 8;
     const int query = row / task.heads, head = row % task.heads;
-    const T* from = static_cast<const T*>(task.qkv) + (work.span.first + query) * columns +
-                    (work.kv_head * task.heads + head) * L::kHeadDim;
+    const std::int64_t row_offset = query * columns + head * L::kHeadDim;
+    const T* from = static_cast<const T*>(task.qkv) + work.span.first * columns +
+                    work.kv_head * task.heads * L::kHeadDim + row_offset;
+    if constexpr (L::kDividesContext && std::is_same_v<T, bf16>) {
+      if (task.angles) {
+        // Rows that are not there load what the first has.
+        const bool is_there = query < work.span.count;
+        load_turned<L>(task.angles + work.span.first * (L::kHeadDim / 2), is_there ? from : from - row_offset,
+                       is_there, half, queries);
+        continue;
+      }
+    }
 #pragma unroll
     for (int i = 0; i < L::kHalves * 8; ++i) {
       float2 two = {0, 0};
@@ -634,7 +758,7 @@ __global__ void __launch_bounds__(Layout<kGroups, kDim, C>::kThreads, Layout<kGr
     if (warp == 0)
       Producer<L>(task, landings, rings).run();
     else if (warp <= L::kFinishers)
-      finish<L>(rings, ring, landings, warp - 1);
+      finish<L, C>(task, rings, ring, landings, warp - 1);
     wait_for_earlier_kernels();
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(L::kConsumerRegisters));
@@ -674,6 +798,10 @@ bool supports_tile_attention(std::int64_t num_heads, const StepView& step, const
          step.sequences * cache.num_kv_heads <= kMostCounters;
 }
 
+bool turns_in_attention(std::int64_t num_heads, const StepView& step, const CacheView& cache) {
+  return step.longest_query == 1 && supports_tile_attention(num_heads, step, cache);
+}
+
 std::size_t tile_attention_workspace(const StepView& step, std::int64_t num_heads, const CacheView& cache) {
   const std::int64_t queries = most_divided_queries(step, num_heads / cache.num_kv_heads);
   return kAttentionCounterBytes + static_cast<std::size_t>(step.sequences * queries * num_heads *
@@ -681,9 +809,9 @@ std::size_t tile_attention_workspace(const StepView& step, std::int64_t num_head
                                       sizeof(float);
 }
 
-void tile_attention(Values qkv, std::int64_t num_heads, const StepView& step, std::int64_t group,
-                    std::int64_t sliding_window, const CacheView& cache, Values out, std::int64_t out_stride,
-                    void* workspace, cudaStream_t stream) {
+void tile_attention(Values qkv, const float* angles, std::int64_t num_heads, const StepView& step,
+                    std::int64_t group, std::int64_t sliding_window, const CacheView& cache, Values out,
+                    std::int64_t out_stride, void* workspace, cudaStream_t stream) {
   const int heads = static_cast<int>(num_heads / cache.num_kv_heads);
   int block_shift = 0;
   while ((std::int64_t{1} << block_shift) < cache.block_size) ++block_shift;
@@ -692,6 +820,7 @@ void tile_attention(Values qkv, std::int64_t num_heads, const StepView& step, st
       .value_tiles = {},
       .query_tiles = {},
       .qkv = qkv.data,
+      .angles = reinterpret_cast<const float2*>(angles),
       .num_heads = static_cast<int>(num_heads),
       .heads = heads,
       .step = step,
