@@ -96,6 +96,7 @@ class PanelGroups {
     part_.load_groups(row, first_group_, count_, scales, zero_points);
     loaded_ = true;
   }
+  bool symmetric_bf16() const { return halves_ != nullptr; }
   // The group of the column that the walk has reached.
   std::uint32_t index() const { return index_; }
   void advance(std::uint32_t columns) {
@@ -127,28 +128,51 @@ class PanelGroups {
   std::uint32_t first_group_ = 0, groups_of_row_ = 1, offset_ = 0, count_ = 1, index_ = 0, column_ = 0;
 };
 
-// Bytes, signed or (packed) offset by 128.
-template <bool kOffset>
-void unpack_int8(const LinearPart& part, const PanelRows& rows, std::byte* out, std::int64_t tile_step) {
-  PanelGroups groups(part, rows.first_column, rows.columns);
+// Bytes, signed or (packed) offset by 128. A byte above the last one of 2^15 makes a float of 2^15 + code by
+// itself. kFused: there are no zero points and scales are bf16, so that its distance to code * scale is exact
+// and one fused step gives the same bits as two.
+template <bool kOffset, bool kFused>
+void unpack_int8(const LinearPart& part, const PanelRows& rows, PanelGroups& groups, std::byte* out,
+                 std::int64_t tile_step) {
+  const __m512i magic = _mm512_set1_epi32(0x47000000);
+  const __m512 bias = _mm512_set1_ps(0x1p15f + 128);
+  const __m512i flip = _mm512_set1_epi8(static_cast<char>(kOffset ? 0 : 0x80));
+  const __m512i step =
+      _mm512_slli_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), 8);
+  const auto quarter = [&](__m512i codes, int q) {
+    const __m512i index = _mm512_add_epi32(step, _mm512_set1_epi32(q * 16 << 8));
+    return _mm512_castsi512_ps(_mm512_mask_permutexvar_epi8(magic, 0x2222222222222222, index, codes));
+  };
+  const auto widened = [&](__m512i codes, int q) {
+    const __m512 scale = _mm512_set1_ps(groups.scales[groups.index()]);
+    const __m512 low = quarter(codes, q), high = quarter(codes, q + 1);
+    if constexpr (kFused) {
+      const __m512 shift = _mm512_mul_ps(scale, bias);
+      return to_bf16(_mm512_fmsub_ps(low, scale, shift), _mm512_fmsub_ps(high, scale, shift));
+    }
+    const __m512 zero = _mm512_add_ps(bias, _mm512_set1_ps(groups.zero_points[groups.index()]));
+    return to_bf16(_mm512_mul_ps(_mm512_sub_ps(low, zero), scale),
+                   _mm512_mul_ps(_mm512_sub_ps(high, zero), scale));
+  };
   for (std::int64_t r = 0; r < rows.count; ++r) {
     groups.load(rows.row + r);
     const std::byte* in = part.row(rows.row + r) + rows.first_column;
     std::byte* tile = out + r * kTileRowBytes;
-    for (std::int64_t k = 0; k < rows.columns; k += 32, in += 32, tile += tile_step) {
-      const __m512 scale = _mm512_set1_ps(groups.scales[groups.index()]);
-      const __m512 zero = _mm512_set1_ps(groups.zero_points[groups.index()] + (kOffset ? 128.0f : 0.0f));
-      const __m256i codes =
-          _mm512_castsi512_si256(mask_load(in, std::min<std::int64_t>(rows.columns - k, 32)));
-      const __m128i low = _mm256_castsi256_si128(codes), high = _mm256_extracti128_si256(codes, 1);
-      const __m512i low_wide = kOffset ? _mm512_cvtepu8_epi32(low) : _mm512_cvtepi8_epi32(low);
-      const __m512i high_wide = kOffset ? _mm512_cvtepu8_epi32(high) : _mm512_cvtepi8_epi32(high);
-      const __m512 low_value = _mm512_mul_ps(_mm512_sub_ps(_mm512_cvtepi32_ps(low_wide), zero), scale);
-      const __m512 high_value = _mm512_mul_ps(_mm512_sub_ps(_mm512_cvtepi32_ps(high_wide), zero), scale);
-      _mm512_store_si512(tile, to_bf16(low_value, high_value));
+    for (std::int64_t k = 0; k < rows.columns; k += 64, in += 64, tile += 2 * tile_step) {
+      const __m512i codes = _mm512_xor_si512(mask_load(in, rows.columns - k), flip);
+      _mm512_store_si512(tile, widened(codes, 0));
+      groups.advance(32);
+      if (k + 32 < rows.columns) _mm512_store_si512(tile + tile_step, widened(codes, 2));
       groups.advance(32);
     }
   }
+}
+
+template <bool kOffset>
+void unpack_int8(const LinearPart& part, const PanelRows& rows, std::byte* out, std::int64_t tile_step) {
+  PanelGroups groups(part, rows.first_column, rows.columns);
+  groups.symmetric_bf16() ? unpack_int8<kOffset, true>(part, rows, groups, out, tile_step)
+                          : unpack_int8<kOffset, false>(part, rows, groups, out, tile_step);
 }
 
 // The same with a scale for the whole row, applied elsewhere, and no zero points: the codes themselves. A
