@@ -1,5 +1,5 @@
-// An array of plain values for kernels: zeroed by the kernel's fresh pages, 64-byte aligned (2 MiB and on
-// huge pages when it is large), and readable for one cache line past its end. Untouched pages cost nothing.
+// An array of plain values for kernels: zeroed by the kernel's fresh pages, 64-byte aligned, on huge pages,
+// and readable for one cache line past its end. Untouched pages cost nothing.
 #pragma once
 
 #include <cstddef>
