@@ -43,7 +43,7 @@ void Attention::begin_step(const Batch& batch, CpuKvCache& cache) {
 }
 
 void Attention::list_tiles(const AttentionShape& shape, CacheLayer layer, std::int64_t sliding_window,
-                           const float* qkv, float* out) {
+                           const float* qkv, const AttentionRows& out) {
   const std::int64_t group = shape.num_heads / shape.num_kv_heads;
   const bool scaled = cache_->shape().dtype == DType::kF8E4M3;
   tiles_.clear();
@@ -55,8 +55,10 @@ void Attention::list_tiles(const AttentionShape& shape, CacheLayer layer, std::i
       QueryTile tile{};
       tile.row_stride = shape.qkv_columns();
       tile.queries = qkv + first * tile.row_stride + head * group * shape.head_dim;
-      tile.out_stride = shape.num_heads * shape.head_dim;
-      tile.out = out + first * tile.out_stride + head * group * shape.head_dim;
+      tile.out_stride = out.stride;
+      const std::int64_t result = first * out.stride + head * group * shape.head_dim;
+      if (out.floats) tile.out = out.floats + result;
+      if (out.rounded) tile.rounded_out = out.rounded + result;
       tile.group = group;
       tile.head_dim = shape.head_dim;
       tile.first_position = batch_.context_lengths[at] - tokens;
@@ -132,7 +134,7 @@ void Attention::run_split(float scale) {
 }
 
 void Attention::run(const AttentionShape& shape, CacheLayer layer, std::int64_t sliding_window,
-                    const float* qkv, float* out) {
+                    const float* qkv, const AttentionRows& out) {
   float scale = std::numbers::log2e_v<float> / std::sqrt(static_cast<float>(shape.head_dim));
   if (cache_->shape().dtype == DType::kF8E4M3) scale *= layer.key_scale / kLoadedE4M3;
   list_tiles(shape, layer, sliding_window, qkv, out);

@@ -17,6 +17,7 @@
 #include "backend/cpu/aligned_buffer.h"
 #include "backend/cpu/kv_cache.h"
 #include "base/thread_pool.h"
+#include "tensor/float_types.h"
 
 namespace bise {
 
@@ -27,7 +28,8 @@ struct QueryTile {
   const float* queries;     // of the sequence's first token, the kv head's first query head, rotated
   std::int64_t row_stride;  // floats from one token to the next
   float* out;               // where that head's result goes
-  std::int64_t out_stride;  // floats from one token to the next
+  bf16* rounded_out;        // or, where not null, its bfloat16 values
+  std::int64_t out_stride;  // elements from one token to the next
   std::int64_t group;       // query heads of the kv head
   std::int64_t head_dim;
   std::int64_t first_column, columns;
@@ -39,9 +41,10 @@ struct QueryTile {
     const std::int64_t c = first_column + column;
     return queries + c / group * row_stride + c % group * head_dim;
   }
-  float* result(std::int64_t column) const {
+  // Of the column's first element in `out` or `rounded_out`.
+  std::int64_t result(std::int64_t column) const {
     const std::int64_t c = first_column + column;
-    return out + c / group * out_stride + c % group * head_dim;
+    return c / group * out_stride + c % group * head_dim;
   }
   std::int64_t position(std::int64_t column) const {
     return first_position + (first_column + column) / group;
@@ -79,14 +82,22 @@ class AttentionKernel {
   virtual void attend(const QueryTile& tile, const CachedKeys& keys, std::int64_t begin, std::int64_t end,
                       float* scratch, float* state) const = 0;
   virtual void merge(const QueryTile& tile, const float* chunk, float* total) const = 0;
-  // Writes the normalized rows to tile.out.
+  // Writes the normalized rows to tile.out, or to tile.rounded_out if the kernel rounds().
   virtual void finish(const QueryTile& tile, const float* total) const = 0;
+  virtual bool rounds() const { return false; }
 };
 
 // Whether caches of this shape shall be in tiles; other shapes are in vectors.
 bool has_tile_attention(Isa isa, const KvCacheShape& cache);
 // The kernels for a cache of `layout` and `dtype`.
 std::unique_ptr<AttentionKernel> make_attention_kernel(Isa isa, BlockLayout layout, DType dtype);
+
+// Rows of the attention's result, `stride` elements apart. One of the two is given.
+struct AttentionRows {
+  float* floats;
+  bf16* rounded;  // only if the attention rounds()
+  std::int64_t stride;
+};
 
 // Runs a kernel over a batch. Scratch grows in begin_step, the lists of tiles in the first layer of a step
 // larger than any before.
@@ -95,9 +106,10 @@ class Attention {
   Attention(ThreadPool& pool, Isa isa) : pool_(pool), isa_(isa) {}
 
   void begin_step(const Batch& batch, CpuKvCache& cache);
+  bool rounds() const { return kernel_->rounds(); }
   // qkv: the rows of the batch; out [tokens, num_heads * head_dim].
   void run(const AttentionShape& shape, CacheLayer layer, std::int64_t sliding_window, const float* qkv,
-           float* out);
+           const AttentionRows& out);
 
  private:
   struct Item {
@@ -118,7 +130,7 @@ class Attention {
   void run_split(float scale);
   void attend_chunk(const Item& item, std::int64_t chunk, float* scratch, float* state) const;
   void list_tiles(const AttentionShape& shape, CacheLayer layer, std::int64_t sliding_window,
-                  const float* qkv, float* out);
+                  const float* qkv, const AttentionRows& out);
 
   ThreadPool& pool_;
   Isa isa_;

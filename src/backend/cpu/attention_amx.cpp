@@ -375,17 +375,24 @@ class TileAttention final : public AttentionKernel {
           _mm512_div_ps(_mm512_set1_ps(tile.value_scale), _mm512_load_ps(total + kMaxColumns + first));
       const std::int64_t columns = std::min(kLanes, tile.columns - first);
       const float* values = total + 2 * kMaxColumns + first * tile.head_dim;
-      float* results[kLanes];
+      std::int64_t results[kLanes];
       for (std::int64_t c = 0; c < columns; ++c) results[c] = tile.result(first + c);
       for (std::int64_t d = 0; d < tile.head_dim; d += kLanes) {
         __m512i rows[kLanes];
         for (std::int64_t r = 0; r < kLanes; ++r)
           rows[r] = _mm512_castps_si512(_mm512_mul_ps(_mm512_load_ps(values + (d + r) * kLanes), inverse));
         transpose_16x16(rows);
-        for (std::int64_t c = 0; c < columns; ++c) _mm512_storeu_si512(results[c] + d, rows[c]);
+        if (bf16* out = tile.rounded_out) {
+          for (std::int64_t c = 0; c < columns; ++c)
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + results[c] + d),
+                                (__m256i)_mm512_cvtneps_pbh(_mm512_castsi512_ps(rows[c])));
+        } else {
+          for (std::int64_t c = 0; c < columns; ++c) _mm512_storeu_si512(tile.out + results[c] + d, rows[c]);
+        }
       }
     }
   }
+  bool rounds() const override { return true; }
 
  private:
   static std::int64_t used_tiles(const QueryTile& tile) { return (tile.columns + kLanes - 1) / kLanes; }

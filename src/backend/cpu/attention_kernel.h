@@ -82,7 +82,7 @@ class VectorAttention final : public AttentionKernel {
     for (std::int64_t c = 0; c < tile.columns; ++c) {
       const Vec inverse = Simd::set(tile.value_scale / total[kColumns + c]);
       for (std::int64_t d = 0; d < tile.head_dim; d += Simd::kWidth)
-        Simd::store(tile.result(c) + d,
+        Simd::store(tile.out + tile.result(c) + d,
                     Simd::mul(Simd::load(values_of(total, c, tile.head_dim) + d), inverse));
     }
   }

@@ -215,7 +215,14 @@ void CpuBackend::attention(const AttentionShape& shape, CacheLayer layer, std::i
   const std::int64_t tokens = batch_.tokens(), columns = shape.num_heads * shape.head_dim;
   check(out.columns() == columns, "the output has a column per head and dimension");
   encoded.begin(tokens, encoding);
-  attention_.run(shape, layer, sliding_window, as_cpu(qkv).data(), attended_.data());
+  const float* rows = as_cpu(qkv).data();
+  // Rounded rows need no place to wait in.
+  if (bf16* rounded = attention_.rounds() ? encoded.bf16_row(0) : nullptr) {
+    const auto stride = encoded.row_bytes() / static_cast<std::int64_t>(sizeof(bf16));
+    attention_.run(shape, layer, sliding_window, rows, {nullptr, rounded, stride});
+    return for_rows(tokens, [&](std::int64_t row, int) { encoded.end_row(row); });
+  }
+  attention_.run(shape, layer, sliding_window, rows, {attended_.data(), nullptr, columns});
   for_rows(tokens, [&](std::int64_t row, int) { encoded.encode_row(row, attended_.data() + row * columns); });
 }
 

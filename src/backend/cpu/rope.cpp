@@ -4,7 +4,9 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <functional>
 
+#include "backend/cpu/row_share.h"
 #include "backend/cpu/value_tile.h"
 #include "base/check.h"
 
@@ -158,6 +160,17 @@ void Rope::run(const AttentionShape& shape, const RopeTable& rope, CacheLayer la
   };
   const auto runs = static_cast<std::int64_t>(runs_.size());
   if (batch_.tokens() <= kSerialTokens) return body(0, runs, 0);
+  if (rows_are_shared(batch_.tokens(), pool_.threads())) {
+    const auto share = [&](int thread) {
+      const RowShare mine = share_of_rows(batch_.tokens(), thread, pool_.threads());
+      const auto before = [](const Run& run, std::int64_t token) { return run.first_token < token; };
+      const auto run_of = [&](std::int64_t token) {
+        return std::lower_bound(runs_.begin(), runs_.end(), token, before) - runs_.begin();
+      };
+      body(run_of(mine.begin), run_of(mine.end), thread);
+    };
+    return pool_.run(std::ref(share));
+  }
   pool_.parallel_for(runs, 1, body);
 }
 
