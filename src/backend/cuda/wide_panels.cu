@@ -187,11 +187,12 @@ __device__ void add_chunks(const WideTask& task, const Place& own, const char* r
   // complete when all its warps have given their operands, into which went what they read of the stage.
   // Arrivals at the other block's barrier make no writes visible there (.release.cluster: a fence of the
   // whole GPU); it reads none of this thread's.
+  //
+  // One branch and no other: with a second one for blocks without a partner the compiler waits for each
+  // product before it makes the operands of the next (ptxas warns of it, C7513).
+  const bool arrives = thread < task.sharing;
   const auto release = [&](int stage) {
-    if (task.sharing > 1 && thread < task.sharing)
-      barrier_arrive_in(barriers.empty + stage, thread);
-    else if (task.sharing == 1 && thread == 0)
-      barrier_arrive(barriers.empty + stage);
+    if (arrives) barrier_arrive_in(barriers.empty + stage, thread);
   };
   std::uint32_t pairs[kPending + 1][4] = {};
   int before = -1;  // the stage whose products may still be under way
