@@ -44,18 +44,24 @@ TEST(CudaSlices, AgreeWithReference) {
       for (std::size_t i = 0; i < actual.size(); ++i)
         tolerance[i] = share * lengths[i / as_size(one.outputs)] * weight_lengths[i % as_size(one.outputs)];
       EXPECT_TRUE(within(actual, products(reference(), *plain, kRows), tolerance, one.outputs));
-      for (const std::int64_t rows : {1, 8, 9}) {
+      for (const std::int64_t rows : {1, 5, 8, 9}) {
         const Floats fewer = products(*cuda, *weight, rows);
         EXPECT_TRUE(identical(fewer, std::span(actual).first(fewer.size()), one.outputs))
             << "of " << rows << " rows";
       }
 
       const std::int64_t half = one.outputs / 2;
-      const auto in = encode(*cuda, inputs, kRows, one.columns, encoding_for(*weight));
-      const auto joined = cuda->make_linear_input(kRows, half);
-      cuda->gated_linear(*in, *weight, {}, *joined);
+      const auto gated = [&](std::int64_t rows) {
+        const auto values = std::span(inputs).first(as_size(rows * one.columns));
+        const auto in = encode(*cuda, values, rows, one.columns, encoding_for(*weight));
+        const auto joined = cuda->make_linear_input(rows, half);
+        cuda->gated_linear(*in, *weight, {}, *joined);
+        return read_all(*cuda, *joined);
+      };
+      const Floats joined = gated(kRows), single = gated(1);
       const Gated expected = gated_of(actual, tolerance, one.outputs);
-      EXPECT_TRUE(within(read_all(*cuda, *joined), expected.values, expected.slack, half)) << "gated";
+      EXPECT_TRUE(within(joined, expected.values, expected.slack, half)) << "gated";
+      EXPECT_TRUE(identical(single, std::span(joined).first(single.size()), half)) << "gated, of 1 row";
     }
 }
 
