@@ -24,13 +24,19 @@ struct Products {
   UnitSums sums{};             // of the first row
   std::int64_t first_row = 0;  // in the input
   bool first_block = false, last_block = false;
+  bool plain = false;  // AmxEpilogue::plain, of what goes to finish_slice
 };
 
 class AmxEpilogue {
  public:
   // `gated`: where gated products go; null: plain sums.
   AmxEpilogue(const CpuLinearInput& in, const CpuLinearWeight& weight, CpuLinearInput* gated)
-      : in_(in), weight_(weight), gated_(gated), integer_(weight.integer()) {}
+      : in_(in),
+        weight_(weight),
+        gated_(gated),
+        integer_(weight.integer()),
+        plain_(!weight.integer() && !weight.row_scales() && !weight.bias() && in.type() == InputType::kNone &&
+               (!gated || gated->bf16_row(0))) {}
 
   // Rows [r, r + kCount) of the products, with their halves in first and second. Everything is unrolled: the
   // values shall stay in registers, or the tile unit waits for the stores and loads of their arrays.
@@ -49,6 +55,14 @@ class AmxEpilogue {
     store_half<1>(done, r, second);
   }
 
+  // Whether whole units need no more than to be transposed and gated; they are the most, and few instructions
+  // keep the tile unit fed.
+  bool plain(const Products& done) const {
+    const auto& count = done.unit.count;
+    return plain_ && done.first_block && done.last_block && count[0] == Unit::kHalf &&
+           count[1] == Unit::kHalf;
+  }
+
   // Rows [4 slice, 4 slice + 4) of the `count` rows whose products lie transposed in C tiles: tile (h, j) of
   // weight half h and token tile j at products + (2 h + j) * 256.
   void finish_slice(const Products& done, const float* products, std::int64_t slice,
@@ -57,10 +71,29 @@ class AmxEpilogue {
     if (left < 4) return finish_tail(done, products, slice, left);
     __m512 first[4], second[4];
     transpose_slice(products, slice, first, second);
-    finish_rows<4>(done, row, first, second);
+    done.plain ? finish_plain(done, row, first, second) : finish_rows<4>(done, row, first, second);
   }
 
  private:
+  // finish_rows of what is plain().
+  [[gnu::always_inline]] void finish_plain(const Products& done, std::int64_t r, const __m512 (&first)[4],
+                                           const __m512 (&second)[4]) const {
+    if (gated_) {
+      bf16* out = gated_->bf16_row(done.first_row + r) + done.unit.row[0];
+      const std::int64_t stride = gated_->row_bytes() / static_cast<std::int64_t>(sizeof(bf16));
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i)
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i * stride),
+                            (__m256i)_mm512_cvtneps_pbh(gate<SimdAvx512>(first[i], second[i])));
+      return;
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      _mm512_storeu_ps(done.sums.half(r + i, 0), first[i]);
+      _mm512_storeu_ps(done.sums.half(r + i, 1), second[i]);
+    }
+  }
+
   [[gnu::always_inline]] static void transpose_slice(const float* products, std::int64_t slice,
                                                      __m512 (&first)[4], __m512 (&second)[4]) {
     const float* tiles = products + slice / 4 * 256;
@@ -132,7 +165,7 @@ class AmxEpilogue {
   const CpuLinearInput& in_;
   const CpuLinearWeight& weight_;
   CpuLinearInput* gated_;
-  const bool integer_;
+  const bool integer_, plain_;
 };
 
 }  // namespace

@@ -359,6 +359,7 @@ void ManyRowsWorker::add_pending(const Panel& panel, std::int64_t pair, const fl
   if (layer_.out) sums = {layer_.out->row(first_row_ + row) + panel.unit.row[0], layer_.units.columns()};
   last_.at = {panel.unit, sums, first_row_ + row, panel.block == 0,
               panel.block + 1 == layer_.columns.blocks()};
+  last_.at.plain = epilogue_.plain(last_.at);
   last_.products = products;
   last_.rows = std::min(kPairRows, rows_ - row);
   last_.slices = (last_.rows + 3) / 4;
