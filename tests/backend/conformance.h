@@ -51,6 +51,10 @@ struct Variant {
   bool rounds_to_bf16() const { return kind == "amx" || kind == "cuda"; }
 };
 
+// Rows up to which int4 weights have their own kernel on the GPU, with another order of sums
+// (cuda/sliced_int4.h).
+constexpr std::int64_t kFewInt4Rows = 16;
+
 inline const std::vector<Variant>& variants() {
   static ThreadPool one(1), two(2);
   static const std::vector<Variant> all = [] {

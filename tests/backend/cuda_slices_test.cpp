@@ -7,6 +7,7 @@ namespace {
 
 struct SliceCase {
   std::int64_t outputs, columns;
+  std::string only = "";  // of the kinds
 };
 
 TEST(CudaSlices, AgreeWithReference) {
@@ -15,18 +16,40 @@ TEST(CudaSlices, AgreeWithReference) {
   const std::vector<LinearCase> kinds = {
       {.name = "BF16", .scheme = {}},
       {.name = "FP8", .scheme = {WeightType::kFloat, 8, Strategy::kChannel, 0, true, InputType::kFp8Token}},
-      {.name = "W8A8", .scheme = {WeightType::kInt, 8, Strategy::kChannel, 0, true, InputType::kInt8Token}}};
-  // For 132 multiprocessors 16, 32, 48, 64, 96, 128 and 192 rows each; the last two are not sliced.
-  const std::vector<SliceCase> cases = {{2000, 640},  {4000, 1100}, {6144, 256},  {8192, 256}, {12500, 256},
-                                        {16384, 256}, {24576, 256}, {1008, 4160}, {5008, 1024}};
-  constexpr std::int64_t kRows = 20;
+      {.name = "W8A8", .scheme = {WeightType::kInt, 8, Strategy::kChannel, 0, true, InputType::kInt8Token}},
+      {.name = "W4A16_g128", .scheme = {WeightType::kInt, 4, Strategy::kGroup, 128, true}, .packed = true},
+      {.name = "W4A16_ASYM_g64",
+       .scheme = {WeightType::kInt, 4, Strategy::kGroup, 64, false},
+       .packed = true},
+      {.name = "W4A16_ASYM_g32",
+       .scheme = {WeightType::kInt, 4, Strategy::kGroup, 32, false},
+       .packed = true},
+      {.name = "W4A16_channel",
+       .scheme = {WeightType::kInt, 4, Strategy::kChannel, 0, true},
+       .packed = true}};
+  // For 132 multiprocessors 16, 32, 48, 64, 96, 128 and 192 rows each. Of {1008, 4160} and {5008, 1024} only
+  // those of int4 are sliced; the last have more columns than a ring holds.
+  const std::vector<SliceCase> cases = {{2000, 640},
+                                        {4000, 1100},
+                                        {6144, 256},
+                                        {8192, 256},
+                                        {12500, 256},
+                                        {16384, 256},
+                                        {24576, 256},
+                                        {1008, 4160},
+                                        {5008, 1024},
+                                        {128, 12288},
+                                        {24576, 2176, "W4A16_g128"}};
   Random random(17);
   for (const LinearCase& kind : kinds)
     for (const SliceCase& one : cases) {
+      if (!kind.permits(one.outputs, one.columns) || (!one.only.empty() && one.only != kind.name)) continue;
+      // Int4 products of more rows are streamed_linear()'s.
+      const std::int64_t all_rows = kind.packed ? kFewInt4Rows : 20;
       SCOPED_TRACE(testing::Message()
                    << kind.name << ", weight [" << one.outputs << ", " << one.columns << "]");
       const std::vector<StoredLinear> parts = random_linear(kind, one.outputs, one.columns, random);
-      const Floats inputs = rounded_to_bf16(random_rows(kRows, one.columns, random));
+      const Floats inputs = rounded_to_bf16(random_rows(all_rows, one.columns, random));
       const auto plain = reference().prepare_linear(parts), weight = cuda->prepare_linear(parts);
       const auto products = [&](Backend& backend, const LinearWeight& weight, std::int64_t rows) {
         const auto in = encode(backend, std::span(inputs).first(as_size(rows * one.columns)), rows,
@@ -35,7 +58,7 @@ TEST(CudaSlices, AgreeWithReference) {
         backend.linear(*in, weight, *out);
         return read_all(backend, *out);
       };
-      const Floats actual = products(*cuda, *weight, kRows);
+      const Floats actual = products(*cuda, *weight, all_rows);
       const std::vector<double> lengths = row_lengths(inputs, one.columns),
                                 weight_lengths = row_lengths(dequantized(parts), one.columns);
       // Of the sums of float8 products see linear_test.cpp; a wrong row is off by far more.
@@ -43,7 +66,7 @@ TEST(CudaSlices, AgreeWithReference) {
       std::vector<double> tolerance(actual.size());
       for (std::size_t i = 0; i < actual.size(); ++i)
         tolerance[i] = share * lengths[i / as_size(one.outputs)] * weight_lengths[i % as_size(one.outputs)];
-      EXPECT_TRUE(within(actual, products(reference(), *plain, kRows), tolerance, one.outputs));
+      EXPECT_TRUE(within(actual, products(reference(), *plain, all_rows), tolerance, one.outputs));
       for (const std::int64_t rows : {1, 5, 8, 9}) {
         const Floats fewer = products(*cuda, *weight, rows);
         EXPECT_TRUE(identical(fewer, std::span(actual).first(fewer.size()), one.outputs))
@@ -58,7 +81,7 @@ TEST(CudaSlices, AgreeWithReference) {
         cuda->gated_linear(*in, *weight, {}, *joined);
         return read_all(*cuda, *joined);
       };
-      const Floats joined = gated(kRows), single = gated(1);
+      const Floats joined = gated(all_rows), single = gated(1);
       const Gated expected = gated_of(actual, tolerance, one.outputs);
       EXPECT_TRUE(within(joined, expected.values, expected.slack, half)) << "gated";
       EXPECT_TRUE(identical(single, std::span(joined).first(single.size()), half)) << "gated, of 1 row";

@@ -3,6 +3,7 @@
 
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/large_int8.h"
+#include "backend/cuda/sliced_int4.h"
 #include "backend/cuda/sliced_linear.h"
 #include "backend/cuda/streamed_linear.h"
 #include "backend/cuda/wide_panels.h"
@@ -118,6 +119,9 @@ void CudaBackend::multiply_streamed(const cuda::Encoded& in, std::int64_t rows,
     cuda_check(cudaMemsetAsync(streamed_.as<void>(), 0, streamed_.size(), stream_), "cudaMemset");
   }
   task.workspace = streamed_.as<void>();
+  if (has_panels && rows <= cuda::kSlicedInt4Rows)
+    if (const auto slices = cuda::int4_slices(weight.rows, weight.stride, gated); slices.row_blocks > 0)
+      return cuda::sliced_int4(task, slices, stream_);
   if (wide) return cuda::wide_panels(task, stream_);
   cuda::streamed_linear(task, stream_);
 }
