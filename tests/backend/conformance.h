@@ -42,7 +42,7 @@ struct Variant {
   std::string name;  // "avx2, 2 threads"
   std::string kind;  // "avx2", "cuda": results are equal to the bit within a kind
   int threads;
-  // Rows of one call up to which a row's result depends on that row alone.
+  // Of independent_rows(), for all but int4 weights.
   std::int64_t independent_rows;
   std::unique_ptr<Backend> backend;
 
@@ -50,10 +50,6 @@ struct Variant {
   // they are encoded, and weights when they are dequantized.
   bool rounds_to_bf16() const { return kind == "amx" || kind == "cuda"; }
 };
-
-// Rows up to which int4 weights have their own kernel on the GPU, with another order of sums
-// (cuda/sliced_int4.h).
-constexpr std::int64_t kFewInt4Rows = 16;
 
 inline const std::vector<Variant>& variants() {
   static ThreadPool one(1), two(2);
@@ -182,6 +178,18 @@ inline bool takes_planes(const Variant& variant, const LinearCase& kind, std::in
       kind.scheme.input == InputType::kInt8Token && kind.scheme.strategy != Strategy::kGroup;
   return (variant.kind == "amx" || variant.kind == "avx512") && kind.scheme.type == WeightType::kInt &&
          !kind.g_idx && stored_whole && !integers;
+}
+
+// Up to so many rows int4 weights have their own kernel on the GPU, with another order of sums
+// (cuda/sliced_int4.h).
+constexpr std::int64_t kFewInt4Rows = 16;
+
+// Rows of one call up to which a row's result depends on that row alone.
+inline std::int64_t independent_rows(const Variant& variant, const LinearCase& kind) {
+  const Scheme& scheme = kind.scheme;
+  const bool int4 =
+      scheme.type == WeightType::kInt && scheme.num_bits == 4 && scheme.input == InputType::kNone;
+  return variant.kind == "cuda" && int4 ? kFewInt4Rows : variant.independent_rows;
 }
 
 inline void PrintTo(const LinearCase& one, std::ostream* out) {

@@ -138,13 +138,16 @@ TEST_P(Experts, AgreeWithReference) {
       EXPECT_TRUE(within(actual, expected, tolerance, kHidden));
       EXPECT_TRUE(identical(actual, by_kind.try_emplace(variant.kind, actual).first->second, kHidden))
           << "with another number of threads";
+      const std::int64_t few = std::min(kRows, independent_rows(variant, GetParam()));
+      const Floats together =
+          few < kRows ? run(&variant, layer, std::span(inputs).first(as_size(few * kHidden)), few) : actual;
       Floats single;
-      for (std::int64_t row = 0; row < kRows; ++row) {
+      for (std::int64_t row = 0; row < few; ++row) {
         const Floats one =
             run(&variant, layer, std::span(inputs).subspan(as_size(row * kHidden), kHidden), 1);
         single.insert(single.end(), one.begin(), one.end());
       }
-      EXPECT_TRUE(identical(single, actual, kHidden)) << "row by row";
+      EXPECT_TRUE(identical(single, together, kHidden)) << "row by row";
     });
   }
 }

@@ -220,11 +220,8 @@ TEST_P(Linear, RowsDoNotDependOnTheBatchOrThreads) {
               << "in batches of " << rows << " of " << all;
         }
       };
-      const Scheme& scheme = GetParam().scheme;
-      const bool int4 =
-          scheme.type == WeightType::kInt && scheme.num_bits == 4 && scheme.input == InputType::kNone;
-      if (variant.kind == "cuda" && int4 && most > kFewInt4Rows) {
-        expect_same(kFewInt4Rows, {1, 3, 8, 9});
+      if (const std::int64_t few = independent_rows(variant, GetParam()); few < most) {
+        expect_same(few, {1, 3, 8, 9});
         return expect_same(most, {20});
       }
       if (!takes_planes(variant, GetParam(), shape.columns)) return expect_same(most, {1, 3, 16, 20});
