@@ -56,31 +56,4 @@ __device__ inline void expand_unit(const char* block, int unit, int thread, bool
   for (int step = 0; step < kSteps; ++step) expand_codes(words[step], low_zero, high_zero, pairs + 4 * step);
 }
 
-// The scale of one row of panels, for pairs of bf16 and for floats.
-struct RowScale {
-  std::uint32_t pair;
-  float value;
-};
-__device__ inline RowScale row_scale(const char* scales, int index, PanelScale type) {
-  RowScale scale;
-  scale.value = panel_scale(scales, index, type);
-  asm("cvt.rn.bf16x2.f32 %0, %1, %1;" : "=r"(scale.pair) : "f"(scale.value));
-  return scale;
-}
-
-// A pair of codes less zero points, times its scale, rounded as dequantize_panels() does. Scales that are no
-// bf16 (kBf16Scales is false) multiply floats.
-template <bool kBf16Scales>
-__device__ inline std::uint32_t scaled_pair(std::uint32_t pair, const RowScale& scale) {
-  std::uint32_t scaled;
-  if constexpr (kBf16Scales) {
-    asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(scaled) : "r"(pair), "r"(scale.pair));
-  } else {
-    const float low = __uint_as_float(pair << 16) * scale.value;
-    const float high = __uint_as_float(pair & 0xffff0000u) * scale.value;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(scaled) : "f"(high), "f"(low));
-  }
-  return scaled;
-}
-
 }  // namespace bise::cuda

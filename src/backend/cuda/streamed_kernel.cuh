@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(StreamedLayout<(kSteps > 0), kN>::kThreads, 1)
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < task.stages; ++stage) {
       barrier_init(barriers.full + stage, 1);
-      barrier_init(barriers.empty + stage, L::kGroups);
+      barrier_init(barriers.empty + stage, L::kArrivals);
     }
     barrier_init_visible();
   }
@@ -68,10 +68,19 @@ __global__ void __launch_bounds__(StreamedLayout<(kSteps > 0), kN>::kThreads, 1)
 #pragma unroll
       for (int i = 0; i < kN / 2; ++i) sums[i] = 0;
       if constexpr (kPanels && kN > 64) {
-        if (task.panels.scale == PanelScale::kBf16)
-          add_scaled_panels<kN, kSteps, true>(task, ring, barriers, place, end - item, sums);
+        const PanelRing panels{ring, task.stage_bytes, task.stages, barriers.full};
+        const bool arrives = threadIdx.x % 32 == 0;
+        const auto release = [&](int stage) {
+          if (arrives) barrier_arrive(barriers.empty + stage);
+        };
+        const auto add = [&](auto bf16_scales) {
+          add_scaled_panels<kN, kSteps, decltype(bf16_scales)::value>(task.panels, panels, place, end - item,
+                                                                      sums, release);
+        };
+        if (has_bf16_scales(task.panels))
+          add(std::true_type());
         else
-          add_scaled_panels<kN, kSteps, false>(task, ring, barriers, place, end - item, sums);
+          add(std::false_type());
       } else if constexpr (kPanels)
         add_panels<kN, kSteps>(task, ring, barriers, place, end - item, sums);
       else

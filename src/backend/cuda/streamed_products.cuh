@@ -1,7 +1,7 @@
 // The products of streamed_kernel.cuh: what a warpgroup adds to its sums, chunk after chunk of the ring.
 #pragma once
 
-#include "backend/cuda/panel_codes.cuh"
+#include "backend/cuda/scaled_panels.cuh"
 #include "backend/cuda/streamed_task.cuh"
 #include "backend/cuda/warpgroup_product.cuh"
 
@@ -88,64 +88,8 @@ __device__ void add_panels(const StreamedTask& task, const char* ring, Barriers&
 #pragma unroll
       for (int i = 0; i < kN / 2; ++i) sums[i] = __fmaf_rn(chunk[i], scale[i / 2 % 2], sums[i]);
     }
-    if (threadIdx.x % 128 == 0) barrier_arrive(barriers.empty + place.stage);
+    barrier_arrive_as_warp(barriers.empty + place.stage);
   }
-}
-
-// For many rows, where products and not memory are the limit: weights are scaled, and rounded to bf16, before
-// they are multiplied, so that one product follows another without a wait for its sums.
-template <int kN, int kSteps, bool kBf16Scales>
-__device__ void add_scaled_panels(const StreamedTask& task, const char* ring, Barriers& barriers,
-                                  RingPlace& place, int count, float (&sums)[kN / 2]) {
-  using L = StreamedLayout<true, kN>;
-  constexpr int kPending = 3;
-  const Int4Panels& panels = task.panels;
-  const int thread = threadIdx.x % 128, row = thread / 32 * 16 + thread % 32 / 4;
-  std::uint32_t pairs[kPending + 1][4] = {};
-  int before = -1;  // the stage whose products may still be under way
-  for (; count > 0; --count, place.advance(task.stages)) {
-    barrier_wait(barriers.full + place.stage, place.parity);
-    const char* inputs = ring + place.stage * task.stage_bytes;
-    const char* block = inputs + L::kInputBytes + threadIdx.x / 128 * panels.block_bytes;
-    const uint4 raw[2] = {*reinterpret_cast<const uint4*>(block + thread * 16),
-                          *reinterpret_cast<const uint4*>(block + 2048 + thread * 16)};
-    const auto* words = reinterpret_cast<const std::uint32_t*>(raw);
-    std::uint32_t zeros[2];
-    RowScale scales[2];
-#pragma unroll
-    for (int step = 0; step < 8; ++step) {
-      if (step % kSteps == 0)
-#pragma unroll
-        for (int high = 0; high < 2; ++high) {
-          const int index = step / kSteps * 64 + row + high * 8;
-          zeros[high] = 0x43084308;  // 136
-          if (panels.has_zeros)      // 128 to 143: a step of 1 in the last bit
-            zeros[high] += static_cast<std::uint32_t>(
-                               reinterpret_cast<const std::int8_t*>(block + panels.zero_offset)[index]) *
-                           0x10001u;
-          scales[high] = row_scale(block + kPanelCodeBytes, index, panels.scale);
-        }
-      auto& now = pairs[step % (kPending + 1)];
-      products_wait<kPending>();
-      hold(now);
-      // Those of the chunk before are complete.
-      if (step == kPending && before >= 0 && thread == 0) barrier_arrive(barriers.empty + before);
-      expand_codes(words[step], zeros[0], zeros[1], now);
-#pragma unroll
-      for (int k = 0; k < 4; ++k) now[k] = scaled_pair<kBf16Scales>(now[k], scales[k % 2]);
-      hold(now);
-      products_begin();
-      RegisterProduct<kN, false>::add(
-          sums, now, tile_descriptor(inputs + step / 4 * L::kInputBoxBytes) + step % 4 * 2, 1);
-      products_commit();
-    }
-    before = place.stage;
-  }
-  products_wait<0>();
-#pragma unroll
-  for (int i = 0; i <= kPending; ++i) hold(pairs[i]);
-  hold(sums);
-  if (thread == 0) barrier_arrive(barriers.empty + before);
 }
 
 }  // namespace bise::cuda

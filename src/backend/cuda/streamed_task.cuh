@@ -4,7 +4,7 @@
 
 #include "backend/cuda/device_math.cuh"
 #include "backend/cuda/hopper.cuh"
-#include "backend/cuda/int4_panels.h"
+#include "backend/cuda/scaled_panels.cuh"
 #include "backend/cuda/streamed_linear.h"
 
 namespace bise::cuda {
@@ -35,6 +35,7 @@ template <bool kPanels, int kN>
 struct StreamedLayout {
   static constexpr int kGroups = kPanels && kN <= 64 ? 4 : 2;
   static constexpr int kConsumers = kGroups * 128, kThreads = kConsumers + 128;
+  static constexpr int kArrivals = kGroups * (kPanels ? kPanelArrivals : 1);  // before a stage is free
   static constexpr int kTileRows = kGroups * 64;
   static constexpr int kInputBoxBytes = kN * 128, kInputBytes = kInputBoxBytes * (kPanels ? 2 : 1);
   static constexpr int kSums = kN / 2;  // of a thread

@@ -16,8 +16,7 @@
 #include <algorithm>
 
 #include "backend/cuda/launch.cuh"
-#include "backend/cuda/panel_codes.cuh"
-#include "backend/cuda/warpgroup_product.cuh"
+#include "backend/cuda/scaled_panels.cuh"
 #include "backend/cuda/wide_panels_feed.cuh"
 #include "backend/cuda/wide_panels_finish.cuh"
 
@@ -26,71 +25,6 @@ namespace {
 
 constexpr int kMostSplits = 8;
 constexpr int kSharedBytes = 227 * 1024 - 2048;  // beside static memory and the alignment
-
-// Adds the products of the block's columns. Products follow one another without a wait for their sums.
-template <class L>
-__device__ void add_chunks(const WideTask& task, const WidePlace& own, const char* ring,
-                           WideBarriers& barriers, RingPlace& place, float (&sums)[L::kSums]) {
-  constexpr int kPending = 3;
-  const Int4Panels& panels = task.panels;
-  const int thread = static_cast<int>(threadIdx.x) % 128, group = static_cast<int>(threadIdx.x) / 128;
-  const int row = thread / 32 * 16 + thread % 32 / 4;
-  // One thread for the warpgroup, once products of the stage are complete: a product is the warpgroup's and
-  // complete when all its warps have given their operands, into which went what they read of the stage.
-  // Arrivals at the other block's barrier make no writes visible there (.release.cluster: a fence of the
-  // whole GPU); it reads none of this thread's.
-  //
-  // One branch and no other: with a second one for blocks without a partner the compiler waits for each
-  // product before it makes the operands of the next (ptxas warns of it, C7513).
-  const bool arrives = thread < task.sharing;
-  const auto release = [&](int stage) {
-    if (arrives) barrier_arrive_in(barriers.empty + stage, thread);
-  };
-  std::uint32_t pairs[kPending + 1][4] = {};
-  int before = -1;  // the stage whose products may still be under way
-  for (int left = own.count; left > 0; --left, place.advance(task.stages)) {
-    barrier_wait(barriers.full + place.stage, place.parity);
-    const char* inputs = ring + place.stage * task.stage_bytes;
-    const char* block = inputs + L::kInputBytes + group * panels.block_bytes;
-    const uint4 raw[2] = {*reinterpret_cast<const uint4*>(block + thread * 16),
-                          *reinterpret_cast<const uint4*>(block + 2048 + thread * 16)};
-    const auto* words = reinterpret_cast<const std::uint32_t*>(raw);
-    std::uint32_t zeros[2] = {0x43084308, 0x43084308};   // 136, see expand_codes()
-    std::uint32_t scales[2] = {0x3f803f80, 0x3f803f80};  // 1
-#pragma unroll
-    for (int high = 0; high < 2; ++high) {
-      const int index = row + high * 8;
-      if (panels.has_zeros)
-        zeros[high] += static_cast<std::uint32_t>(
-                           reinterpret_cast<const std::int8_t*>(block + panels.zero_offset)[index]) *
-                       0x10001u;
-      if (panels.scale == PanelScale::kBf16)
-        scales[high] = reinterpret_cast<const std::uint16_t*>(block + kPanelCodeBytes)[index] * 0x10001u;
-    }
-#pragma unroll
-    for (int step = 0; step < 8; ++step) {
-      auto& now = pairs[step % (kPending + 1)];
-      products_wait<kPending>();
-      hold(now);
-      // Those of the chunk before are complete.
-      if (step == kPending && before >= 0) release(before);
-      expand_codes(words[step], zeros[0], zeros[1], now);
-#pragma unroll
-      for (int k = 0; k < 4; ++k) asm("mul.rn.bf16x2 %0, %0, %1;" : "+r"(now[k]) : "r"(scales[k % 2]));
-      hold(now);
-      products_begin();
-      RegisterProduct<L::kN, false>::add(sums, now,
-                                         tile_descriptor(inputs + step / 4 * L::kBoxBytes) + step % 4 * 2, 1);
-      products_commit();
-    }
-    before = place.stage;
-  }
-  products_wait<0>();
-#pragma unroll
-  for (int i = 0; i <= kPending; ++i) hold(pairs[i]);
-  hold(sums);
-  release(before);
-}
 
 template <class L>
 __global__ void __launch_bounds__(L::kThreads, 1) wide_kernel(const __grid_constant__ WideTask task) {
@@ -101,7 +35,7 @@ __global__ void __launch_bounds__(L::kThreads, 1) wide_kernel(const __grid_const
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < task.stages; ++stage) {
       barrier_init(barriers.full + stage, 1);
-      barrier_init(barriers.empty + stage, task.sharing * L::kGroups);
+      barrier_init(barriers.empty + stage, task.sharing * L::kGroups * kPanelArrivals);
     }
     for (int group = 0; group < L::kGroups; ++group) {
       barrier_init(barriers.parts + group, 1);
@@ -119,13 +53,22 @@ __global__ void __launch_bounds__(L::kThreads, 1) wide_kernel(const __grid_const
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(L::kConsumerRegisters));
     wait_for_earlier_kernels();
+    // In each of the cluster's blocks, which fetch half of the stage's inputs each. Arrivals at the other
+    // block's barrier make no writes visible there (.release.cluster: a fence of the whole GPU); it reads
+    // none of this warp's.
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const bool arrives = lane < task.sharing;
+    const auto release = [&](int stage) {
+      if (arrives) barrier_arrive_in(barriers.empty + stage, lane);
+    };
     RingPlace place;
     for (int round = 0; round < own.rounds(task); ++round) {
       const int tile = own.tile(round, task);
       float sums[L::kSums];
 #pragma unroll
       for (int i = 0; i < L::kSums; ++i) sums[i] = 0;
-      add_chunks<L>(task, own, ring, barriers, place, sums);
+      add_scaled_panels<L::kN, 8, true>(task.panels, {ring, task.stage_bytes, task.stages, barriers.full},
+                                        place, own.count, sums, release);
       if (task.gated)
         finish_wide_gated<L>(task, own, tile, round, ring + task.stages * task.stage_bytes, barriers, sums);
       else if (task.splits > 1)
@@ -154,8 +97,8 @@ int cluster_tiles(const WideTask& task, const Cut& cut, int input_rows) {
   return (blocks + each - 1) / each * ((task.rows + input_rows - 1) / input_rows);
 }
 
-// Of a multiprocessor, fitted to times on an H200 (qkv, output, gate and up, down of Ministral-8B, 64 to 256
-// rows, all cuts: the fastest or within 7% of it). Blocks that wait for each other must all run at once.
+// Of a multiprocessor, fitted to times on an H200 (qkv, output, gate and up, down of Ministral-8B, 33 to 512
+// rows, all cuts: the fastest or within 2% of it). Blocks that wait for each other must all run at once.
 template <int kN>
 double estimated_cycles(const WideTask& task, const Cut& cut) {
   const int clusters = streamed_blocks() / task.sharing;
@@ -207,8 +150,7 @@ void start(const WideTask& task, cudaStream_t stream) {
 bool supports_wide_panels(const Weight& weight, std::int64_t rows, bool gated) {
   const Int4Panels& panels = weight.panels;
   return weight.format == WeightFormat::kInt4Panels && rows > kStreamedRows && panels.group_columns == 128 &&
-         (panels.scale == PanelScale::kBf16 || panels.scale == PanelScale::kNone) &&
-         weight.rows % (gated ? 128 : 8) == 0;
+         has_bf16_scales(panels) && weight.rows % (gated ? 128 : 8) == 0;
 }
 
 int wide_box_rows(std::int64_t rows) {

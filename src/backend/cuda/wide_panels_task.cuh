@@ -37,9 +37,9 @@ struct WideLayout {
   static constexpr int kConsumers = kGroups * 128, kThreads = kConsumers + 128;
   static constexpr int kSums = kN / 2;  // of a thread
   static constexpr int kBoxBytes = kN * 128, kInputBytes = 2 * kBoxBytes;
-  // Of a multiprocessor's 65536 registers.
-  static constexpr int kConsumerRegisters = kGroups == 3 ? 160 : 232;
-  static constexpr int kProducerRegisters = kGroups == 3 ? 32 : 40;
+  // Of a multiprocessor's 65536 registers. In 32 the producer's loop would keep some of its values in memory.
+  static constexpr int kConsumerRegisters = kGroups == 3 ? 152 : 232;
+  static constexpr int kProducerRegisters = kGroups == 3 ? 56 : 40;
   // Gated: the sums that a warpgroup gets from another.
   static constexpr int kPartBytes = kSums / 2 * 128 * 4;
 };
