@@ -1,5 +1,5 @@
-// Steps of one token a sequence, in which CUDA's attention turns queries and keys and stores keys and values
-// (cuda/tile_attention.h), against the same steps one by one.
+// Steps in which CUDA's attention turns queries, and where each sequence has one, turns keys and stores keys
+// and values (cuda/tile_attention.h), against the same steps one by one.
 #include "tests/backend/attention_cases.h"
 
 namespace bise {
@@ -27,7 +27,9 @@ const std::vector<Step> kSteps{{{0, 700}, {1, 14}, {2, 62}},
                                {{0, 322}},
                                {{0, 1}, {3, 1}},
                                {{0, 1}, {2, 1}},
-                               {{0, 2}, {1, 3}, {2, 1}, {3, 5}}};
+                               {{0, 2}, {1, 3}, {2, 1}, {3, 5}},
+                               {{0, 1}, {1, 90}, {2, 1}, {3, 33}},
+                               {{0, 1}, {1, 1}, {2, 1}, {3, 1}}};
 
 class CudaTurned : public testing::TestWithParam<TurnedCase> {};
 

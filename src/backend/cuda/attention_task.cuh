@@ -10,9 +10,11 @@ struct AttentionTask {
   CUtensorMap key_tiles, value_tiles;
   CUtensorMap query_tiles;  // for prompt_attention()
   const void* qkv;
-  // [tokens, head_dim / 2] cosines and sines (rope_angles): queries and keys of qkv are still to be turned by
-  // them, those keys and the values to be stored in the cache. Of sequences of one query each; else null.
+  // [tokens, head_dim / 2] cosines and sines (rope_angles) by which queries of qkv are still to be turned;
+  // else null.
   const float2* angles;
+  // So are keys, which are then to be stored in the cache with their values. Of sequences of one query each.
+  bool stores_keys;
   int num_heads, heads;  // in all, and of a KV head
   StepView step;
   std::int64_t group;
@@ -80,6 +82,10 @@ __device__ inline Span find_span(const AttentionTask& task, int tile, int tokens
 __device__ inline std::uint32_t pair_of(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   return reinterpret_cast<const std::uint32_t&>(pair);
+}
+
+__device__ inline float2 two_of(std::uint32_t pair) {
+  return __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(pair));
 }
 
 __device__ inline float power_of_two(float exponent) {

@@ -37,7 +37,7 @@ class CudaBackend final : public Backend {
   static constexpr std::int64_t kPanelRows = 512;
   // From so many rows on the products of codes scale their sums themselves.
   static constexpr std::int64_t kScaledRows = 384;
-  // Up to so many sequences of one token attention() turns queries and keys.
+  // In steps of one token a sequence attention() turns queries and keys of up to so many.
   static constexpr std::int64_t kTurnedRows = 64;
   // From so many rows on gate and up, and queries, keys and values, of int8 are products of tiled_linear.h.
   static constexpr std::int64_t kTiledRows = 512;
@@ -150,7 +150,7 @@ class CudaBackend final : public Backend {
   DeviceBuffer angles_;
   std::vector<float> angles_of_;  // the frequencies; empty when the step has none yet
   float angles_factor_ = 1;
-  // Queries, keys and values of the last qkv_linear() that attention() still has to turn and to store.
+  // Of the last qkv_linear(), what attention() still has to turn (cuda::turns_in_attention).
   struct Unturned {
     const Matrix* qkv = nullptr;
     const float* angles = nullptr;

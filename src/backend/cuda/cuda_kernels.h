@@ -95,6 +95,9 @@ struct CacheView {
 // rope.cu: Backend::rope_and_store. `inv_freq` [head_dim / 2].
 void rope_and_store(Values qkv, std::int64_t num_heads, const float* inv_freq, float attention_factor,
                     const StepView& step, std::int64_t group, const CacheView& cache, cudaStream_t stream);
+// The keys and values of qkv into the cache, both bf16, keys turned by rope_angles(); qkv stays as it is.
+void turn_and_store(const void* qkv, std::int64_t num_heads, const float* angles, const StepView& step,
+                    std::int64_t group, const CacheView& cache, cudaStream_t stream);
 // Each token's cosines and sines, [tokens, half] pairs.
 void rope_angles(const float* inv_freq, std::int64_t half, float attention_factor, const StepView& step,
                  float* angles, cudaStream_t stream);

@@ -74,14 +74,19 @@ void CudaBackend::qkv_linear(const LinearInput& in, const LinearWeight& weight, 
   auto& matrix = dynamic_cast<CudaMatrix&>(qkv);
   const cuda::Encoded encoded = dynamic_cast<const CudaLinearInput&>(in).encoded();
   const cuda::CacheView cache = cache_->layer(layer);
+  unturned_ = {};  // of the layer before
   if (matrix.values().type != cuda::Float::kBf16 || cache.type != cuda::Float::kBf16 ||
       shape.head_dim != cuda::kTiledHeadDim || !is_tiled(in.rows(), linear)) {
-    if (matrix.values().type != cuda::Float::kBf16 || step_.tokens > kTurnedRows ||
+    const bool is_single = step_.longest_query == 1;
+    if (matrix.values().type != cuda::Float::kBf16 || (is_single && step_.tokens > kTurnedRows) ||
         !cuda::turns_in_attention(shape.num_heads, step_, cache))
       return Backend::qkv_linear(in, weight, shape, rope, layer, qkv);
     this->linear(in, weight, qkv);
     unturned_ = {&qkv, step_angles(rope)};
-    return;
+    if (is_single) return;
+    cuda::turn_and_store(matrix.values().data, shape.num_heads, unturned_.angles, step_, layer.group, cache,
+                         stream_);
+    return check_launch("qkv_linear");
   }
   check(qkv.columns() == shape.qkv_columns() && weight.rows() == qkv.columns() && in.rows() == step_.tokens,
         "qkv has a row per token");

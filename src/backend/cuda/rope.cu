@@ -126,6 +126,43 @@ __global__ void __launch_bounds__(kMostRowThreads)
   }
 }
 
+// A thread has eight pairs of a head's dimensions.
+__global__ void __launch_bounds__(kThreads)
+    turn_and_store_kernel(const bf16* qkv, int num_heads, const float2* angles, StepView step,
+                          std::int64_t group, CacheView cache) {
+  let_next_kernel_begin();
+  const int head_dim = static_cast<int>(cache.head_dim), half = head_dim / 2, lanes = half / kWide;
+  const int kv_heads = static_cast<int>(cache.num_kv_heads), of_token = 2 * kv_heads * lanes;
+  const int i = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x), token = i / of_token;
+  if (token >= step.tokens) return;
+  const int head = i % of_token / lanes, pair = i % lanes * kWide;  // keys before values
+  const std::int32_t position = step.positions[token];
+  const std::int64_t block =
+      step.block_table[(step.token_sequence[token] * step.groups + group) * step.blocks_per_sequence +
+                       position / cache.block_size];
+  const std::int64_t slot = block * cache.block_size + position % cache.block_size;
+  const bool is_key = head < kv_heads;
+  wait_for_earlier_kernels();
+  const bf16* from =
+      qkv + (std::int64_t{token} * (num_heads + 2 * kv_heads) + num_heads + head) * head_dim + pair;
+  float x[kWide], y[kWide];
+  load_wide(from, x);
+  load_wide(from + half, y);
+  if (is_key) {
+    const auto* angle = reinterpret_cast<const float4*>(angles + std::int64_t{token} * half + pair);
+#pragma unroll
+    for (int j = 0; j < kWide; j += 2) {
+      const float4 two = angle[j / 2];
+      const float2 a = turned(x[j], y[j], two.x, two.y), b = turned(x[j + 1], y[j + 1], two.z, two.w);
+      x[j] = a.x, y[j] = a.y, x[j + 1] = b.x, y[j + 1] = b.y;
+    }
+  }
+  bf16* to = static_cast<bf16*>(is_key ? cache.keys : cache.values) +
+             (slot * kv_heads + head % kv_heads) * head_dim + pair;
+  store_wide(to, x);
+  store_wide(to + half, y);
+}
+
 __global__ void angles_kernel(const std::int32_t* positions, std::int64_t count, int half,
                               const float* inv_freq, float attention_factor, float2* angles) {
   let_next_kernel_begin();
@@ -144,6 +181,14 @@ void rope_angles(const float* inv_freq, std::int64_t half, float attention_facto
   const std::int64_t count = step.tokens * half;
   launch(angles_kernel, blocks_for(count, kThreads), kThreads, 0, stream, step.positions, count,
          static_cast<int>(half), inv_freq, attention_factor, reinterpret_cast<float2*>(angles));
+}
+
+void turn_and_store(const void* qkv, std::int64_t num_heads, const float* angles, const StepView& step,
+                    std::int64_t group, const CacheView& cache, cudaStream_t stream) {
+  const std::int64_t threads = step.tokens * cache.num_kv_heads * cache.head_dim / kWide;
+  launch(turn_and_store_kernel, blocks_for(threads, kThreads), kThreads, 0, stream,
+         static_cast<const bf16*>(qkv), static_cast<int>(num_heads), reinterpret_cast<const float2*>(angles),
+         step, group, cache);
 }
 
 void rope_and_store(Values qkv, std::int64_t num_heads, const float* inv_freq, float attention_factor,

@@ -163,7 +163,10 @@ bool supports_tile_attention(std::int64_t num_heads, const StepView& step, const
 }
 
 bool turns_in_attention(std::int64_t num_heads, const StepView& step, const CacheView& cache) {
-  return step.longest_query == 1 && supports_tile_attention(num_heads, step, cache);
+  if (!supports_tile_attention(num_heads, step, cache)) return false;
+  return step.longest_query == 1 ||
+         (cache.type == Float::kBf16 && step.tokens >= kPromptTokens &&
+          step.longest_query > most_divided_queries(step, num_heads / cache.num_kv_heads));
 }
 
 std::size_t tile_attention_workspace(const StepView& step, std::int64_t num_heads, const CacheView& cache) {
@@ -185,6 +188,7 @@ void tile_attention(Values qkv, const float* angles, std::int64_t num_heads, con
       .query_tiles = {},
       .qkv = qkv.data,
       .angles = reinterpret_cast<const float2*>(angles),
+      .stores_keys = angles && step.longest_query == 1,
       .num_heads = static_cast<int>(num_heads),
       .heads = heads,
       .step = step,

@@ -12,9 +12,9 @@ bool supports_tile_attention(std::int64_t num_heads, const StepView& step, const
 // A workspace begins with counters, zero at first; a launch leaves them zero.
 constexpr std::size_t kAttentionCounterBytes = std::size_t{1} << 18;
 std::size_t tile_attention_workspace(const StepView& step, std::int64_t num_heads, const CacheView& cache);
-// As attention() in cuda_kernels.h. With `angles` (rope_angles) where turns_in_attention(), queries and keys
-// of qkv, which is bf16, turn on the way, and the step's keys and values are stored in the cache; the bits
-// are those that rope_and_store() gives.
+// As attention() in cuda_kernels.h. With `angles` (rope_angles) where turns_in_attention(), queries of qkv,
+// which is bf16, turn on the way. Where all sequences have one query, keys do so too, and are stored in the
+// cache with their values; else turn_and_store() came before. The bits are those that rope_and_store() gives.
 bool turns_in_attention(std::int64_t num_heads, const StepView& step, const CacheView& cache);
 void tile_attention(Values qkv, const float* angles, std::int64_t num_heads, const StepView& step,
                     std::int64_t group, std::int64_t sliding_window, const CacheView& cache, Values out,

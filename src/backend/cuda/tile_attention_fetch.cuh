@@ -60,7 +60,7 @@ class TileProducer {
       const int key = tile * kTileKeys + row, slot = next;
       if (tile < work.last_tile) next = slot_of(tile + 1);
       // Keys of the step itself were stored by the kernel before this one, or are yet to come.
-      if (!task_.angles && (tile + 1) * kTileKeys > work.first_position) wait_for_earlier_kernels();
+      if (!task_.stores_keys && (tile + 1) * kTileKeys > work.first_position) wait_for_earlier_kernels();
       barrier_wait((L::kConverts ? rings_.taken : rings_.empty) + landing_.stage, landing_.parity ^ 1);
       std::uint64_t* landed = rings_.landed + landing_.stage;
       const bool is_seen = row < kTileKeys && key + rows > work.visible && key <= work.last_position;

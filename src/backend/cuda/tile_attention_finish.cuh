@@ -90,7 +90,7 @@ __device__ void finish_tiles(const AttentionTask& task, TileRings<L>& rings, cha
          ++tile, landing.advance(L::kLandings), at.advance(L::kStages)) {
       const int begin = max(work.visible - tile * kTileKeys, 0);
       const int end = min(work.last_position + 1 - tile * kTileKeys, kTileKeys);
-      const bool has_own = task.angles && tile == work.last_position / kTileKeys;
+      const bool has_own = task.stores_keys && tile == work.last_position / kTileKeys;
       char *keys = ring + at.stage * 2 * L::kTileBytes, *values = keys + L::kTileBytes;
       barrier_wait(rings.landed + landing.stage, landing.parity);
       if constexpr (L::kConverts) {

@@ -46,8 +46,5 @@ __device__ inline uint4 eight_values(uint2 codes) {
   };
   return {two(codes.x & 0xffff), two(codes.x >> 16), two(codes.y & 0xffff), two(codes.y >> 16)};
 }
-__device__ inline float2 two_of(std::uint32_t pair) {
-  return __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(pair));
-}
 
 }  // namespace bise::cuda
