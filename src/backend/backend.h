@@ -14,6 +14,7 @@
 // One step of a decoder (model/decoder.cpp):
 //   begin_step(batch); embed; per layer {add_rms_norm, linear, rope_and_store, attention, linear,
 //   add_rms_norm, gated_linear, linear}; add_rms_norm on the rows that need logits; linear; read
+// Before a linear whose result the next add_rms_norm adds, linear_add is asked.
 #pragma once
 
 #include <cstdint>
@@ -268,6 +269,11 @@ class Backend {
   virtual std::unique_ptr<Matrix> make_intermediate(std::int64_t max_rows, std::int64_t columns) {
     return make_matrix(max_rows, columns);
   }
+  // For the residual. A backend may keep it in bf16 during steps of many rows: what fills it settles the
+  // type. embed() may choose the shorter one, write() and RowStore::load() give float32.
+  virtual std::unique_ptr<Matrix> make_residual(std::int64_t max_rows, std::int64_t columns) {
+    return make_matrix(max_rows, columns);
+  }
   virtual std::unique_ptr<LinearInput> make_linear_input(std::int64_t max_rows, std::int64_t columns) = 0;
   virtual std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) = 0;
 
@@ -287,14 +293,19 @@ class Backend {
   // out[t] = table[token_ids[t]]; out gets batch.tokens() rows.
   virtual void embed(const DeviceTensor& table, Matrix& out) = 0;
 
-  // residual += delta (when delta is given), then for the rows in `rows` (all when empty):
-  // out = encode(residual * weight / sqrt(mean(residual^2) + eps)). (Zhang and Sennrich 2019.)
+  // residual += delta (when delta is given, of make_intermediate()), rounded to the residual's type, then for
+  // the rows in `rows` (all when empty): out = encode(residual * weight / sqrt(mean(residual^2) + eps)).
+  // (Zhang and Sennrich 2019.)
   virtual void add_rms_norm(const Matrix* delta, Matrix& residual, const DeviceTensor& weight, float eps,
                             InputEncoding encoding, LinearInput& out,
                             std::span<const std::int32_t> rows = {}) = 0;
 
   // out[r, :] = W x[r, :] + bias
   virtual void linear(const LinearInput& in, const LinearWeight& weight, Matrix& out) = 0;
+
+  // residual[r, :] += W x[r, :] + bias, rounded to the residual's type, as the product may be before. False,
+  // and nothing done, where linear() and the addition of the next add_rms_norm() are as good.
+  virtual bool linear_add(const LinearInput&, const LinearWeight&, Matrix&) { return false; }
 
   // `gate_up` joins gate and up, each [intermediate, hidden]:
   // out = encode(silu(gate x) * (up x)), silu(v) = v / (1 + exp(-v)).

@@ -4,10 +4,12 @@
 #include <cmath>
 #include <numeric>
 #include <random>
+#include <set>
 
 #include "base/clock.h"
 #include "cli/random_weights.h"
 #include "model/rope.h"
+#include "tensor/float_types.h"
 
 namespace bise {
 namespace {
@@ -131,19 +133,35 @@ std::unique_ptr<LinearInput> KernelBench::encoded_rows(std::int64_t rows, std::i
   return in;
 }
 
-double KernelBench::linear_seconds(Step& step, const std::vector<std::unique_ptr<LinearWeight>>& weights,
-                                   std::int64_t rows, bool gated) {
+std::unique_ptr<Matrix> KernelBench::residual_of(Step& step) {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(static_cast<std::size_t>(shape_.hidden));
+  for (float& value : values) value = normal(random);
+  const auto table = backend_.prepare_tensor(from_float(values, DType::kBF16, {1, shape_.hidden}));
+  auto residual = backend_.make_residual(step.view.tokens(), shape_.hidden);
+  backend_.begin_step(step.view, *step.cache);
+  backend_.embed(*table, *residual);
+  backend_.synchronize();
+  return residual;
+}
+
+KernelBench::ProductTime KernelBench::product_time(Step& step,
+                                                   const std::vector<std::unique_ptr<LinearWeight>>& weights,
+                                                   std::int64_t rows, Use use) {
   const LinearWeight& first = *weights.front();
   const auto in = encoded_rows(rows, first.columns(), encoding_for(first));
-  const auto out = backend_.make_intermediate(rows, gated ? 1 : first.rows());
-  const auto inner = backend_.make_linear_input(rows, gated ? first.rows() / 2 : 1);
-  return seconds_of(step, [&](std::int64_t i) {
+  const auto inner = backend_.make_linear_input(rows, use == Use::kGate ? first.rows() / 2 : 1);
+  const auto out = backend_.make_intermediate(rows, use == Use::kGate ? 1 : first.rows());
+  const auto residual = use == Use::kAdd ? residual_of(step) : nullptr;
+  ProductTime time;
+  time.seconds = seconds_of(step, [&](std::int64_t i) {
     const LinearWeight& weight = *weights[static_cast<std::size_t>(i) % weights.size()];
-    if (gated)
-      backend_.gated_linear(*in, weight, encoding_for(weight), *inner);
-    else
-      backend_.linear(*in, weight, *out);
+    if (use == Use::kGate) return backend_.gated_linear(*in, weight, encoding_for(weight), *inner);
+    time.added = residual && backend_.linear_add(*in, weight, *residual);
+    if (!time.added) backend_.linear(*in, weight, *out);
   });
+  return time;
 }
 
 void KernelBench::layer(const Scheme& scheme, const std::vector<std::int64_t>& all_rows,
@@ -153,27 +171,31 @@ void KernelBench::layer(const Scheme& scheme, const std::vector<std::int64_t>& a
   struct Linear {
     std::string name;
     std::int64_t rows, columns;
-    bool gated = false;
+    Use use = Use::kIntermediate;
   };
   const std::vector<Linear> linears = {{"qkv_proj", attention.qkv_columns(), shape_.hidden},
-                                       {"o_proj", shape_.hidden, attended},
-                                       {"gate_up_proj", 2 * shape_.intermediate, shape_.hidden, true},
-                                       {"down_proj", shape_.hidden, shape_.intermediate}};
+                                       {"o_proj", shape_.hidden, attended, Use::kAdd},
+                                       {"gate_up_proj", 2 * shape_.intermediate, shape_.hidden, Use::kGate},
+                                       {"down_proj", shape_.hidden, shape_.intermediate, Use::kAdd}};
   InputEncoding encoding;
+  std::set<std::int64_t> added;  // numbers of rows whose products add to the residual
   for (const Linear& linear : linears) {
     const StoredLinear weight = random_linear(scheme, linear.rows, linear.columns, 1);
     std::vector<std::unique_ptr<LinearWeight>> copies(static_cast<std::size_t>(copies_of(stored(weight))));
     for (auto& copy : copies) copy = backend_.prepare_linear({weight});
     encoding = encoding_for(*copies.front());
-    const auto outputs = static_cast<double>(linear.gated ? linear.rows / 2 : linear.rows);
+    const bool gates = linear.use == Use::kGate;
+    const auto outputs = static_cast<double>(gates ? linear.rows / 2 : linear.rows);
     const double code = code_bytes(encoding.type);
     for (const std::int64_t rows : all_rows) {
       Step step = make_step(rows);
-      times.push_back(
-          {linear.name, rows, linear_seconds(step, copies, rows, linear.gated),
-           stored(weight) + static_cast<double>(rows) * (static_cast<double>(linear.columns) * code +
-                                                         outputs * (linear.gated ? code : 2)),
-           2.0 * static_cast<double>(rows * linear.rows * linear.columns)});
+      const ProductTime time = product_time(step, copies, rows, linear.use);
+      if (time.added) added.insert(rows);
+      const double result = gates ? code : time.added ? 2 + 2 : 2;
+      times.push_back({linear.name, rows, time.seconds,
+                       stored(weight) + static_cast<double>(rows) *
+                                            (static_cast<double>(linear.columns) * code + outputs * result),
+                       2.0 * static_cast<double>(rows * linear.rows * linear.columns)});
     }
   }
 
@@ -184,16 +206,16 @@ void KernelBench::layer(const Scheme& scheme, const std::vector<std::int64_t>& a
   for (const std::int64_t rows : all_rows) {
     Step step = make_step(rows);
     const double tokens = step.tokens();
-    const auto residual = random_matrix(rows, shape_.hidden, false);
-    const auto delta = random_matrix(rows, shape_.hidden, true);
+    const auto residual = residual_of(step);
+    const auto delta = added.contains(rows) ? nullptr : random_matrix(rows, shape_.hidden, true);
     const auto normed = backend_.make_linear_input(rows, shape_.hidden);
-    times.push_back({"add, norm, encode", rows,
+    times.push_back({delta ? "add, norm, encode" : "norm, encode", rows,
                      seconds_of(step,
                                 [&](std::int64_t) {
                                   backend_.add_rms_norm(delta.get(), *residual, *gain, 1e-5f, encoding,
                                                         *normed);
                                 }),
-                     tokens * hidden * (4 + 4 + 2 + code), 0});
+                     tokens * hidden * (delta ? 4 + 4 + 2 + code : 2 + code), 0});
     const auto qkv = random_matrix(rows, attention.qkv_columns(), true);
     const double columns = static_cast<double>(attention.qkv_columns());
     times.push_back(
@@ -273,7 +295,8 @@ double KernelBench::product_rate(const Scheme& scheme) {
   std::vector<std::unique_ptr<LinearWeight>> weight;
   weight.push_back(backend_.prepare_linear({random_linear(scheme, kSide, kSide, 1)}));
   Step step = make_step(kSide);
-  return 2.0 * std::pow(static_cast<double>(kSide), 3) / linear_seconds(step, weight, kSide, false);
+  return 2.0 * std::pow(static_cast<double>(kSide), 3) /
+         product_time(step, weight, kSide, Use::kIntermediate).seconds;
 }
 
 }  // namespace bise

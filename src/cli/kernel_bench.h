@@ -49,9 +49,17 @@ class KernelBench {
   Step make_step(std::int64_t rows) const;
   double seconds_of(Step& step, const Call& call) const;
   void draw(Step& step, std::int64_t rows, std::vector<KernelTime>& times);
-  double linear_seconds(Step& step, const std::vector<std::unique_ptr<LinearWeight>>& weights,
-                        std::int64_t rows, bool gated);
+  // What a layer does with a product's results.
+  enum class Use { kIntermediate, kGate, kAdd };
+  struct ProductTime {
+    double seconds = 0;
+    bool added = false;  // by the product itself, or left to the next norm
+  };
+  ProductTime product_time(Step& step, const std::vector<std::unique_ptr<LinearWeight>>& weights,
+                           std::int64_t rows, Use use);
   std::unique_ptr<LinearInput> encoded_rows(std::int64_t rows, std::int64_t columns, InputEncoding encoding);
+  // As embed() gives it to a step.
+  std::unique_ptr<Matrix> residual_of(Step& step);
   std::unique_ptr<Matrix> random_matrix(std::int64_t rows, std::int64_t columns, bool intermediate);
 
   Backend& backend_;

@@ -13,7 +13,7 @@ LayerRunner::LayerRunner(Backend& backend, const ModelConfig& config, std::int64
       rope_(make_rope_table(config.rope, config.head_dim)),
       sliding_window_(config.sliding_window),
       eps_(static_cast<float>(config.rms_norm_eps)),
-      residual_(backend.make_matrix(max_tokens, config.hidden_size)),
+      residual_(backend.make_residual(max_tokens, config.hidden_size)),
       delta_(backend.make_intermediate(max_tokens, config.hidden_size)),
       qkv_(backend.make_intermediate(max_tokens, attention_.qkv_columns())),
       hidden_input_(backend.make_linear_input(max_tokens, config.hidden_size)),
@@ -66,9 +66,13 @@ void LayerRunner::run_layer(const LayerWeights& weights, std::int64_t index, Cac
   backend_.attention(attention_, cache_layer, sliding_window_[static_cast<std::size_t>(index)], *qkv_,
                      encoding_for(*weights.o_proj), *attention_output_);
   if (observer) (*observer)(InputSite::kOutput, -1, *attention_output_);
-  backend_.linear(*attention_output_, *weights.o_proj, *delta_);
-  end_delta();
+  add_product(*attention_output_, *weights.o_proj);
   weights.experts ? run_experts(weights, observer) : run_dense(weights, observer);
+}
+
+void LayerRunner::add_product(const LinearInput& in, const LinearWeight& weight) {
+  if (partition_.ranks == 1 && backend_.linear_add(in, weight, *residual_)) return;
+  backend_.linear(in, weight, *delta_);
   end_delta();
 }
 
@@ -82,7 +86,7 @@ void LayerRunner::run_dense(const LayerWeights& weights, const InputObserver* ob
   if (observer) (*observer)(InputSite::kGateUp, -1, *hidden_input_);
   backend_.gated_linear(*hidden_input_, *weights.gate_up, encoding_for(*weights.down_proj), *mlp_inner_);
   if (observer) (*observer)(InputSite::kDown, -1, *mlp_inner_);
-  backend_.linear(*mlp_inner_, *weights.down_proj, *delta_);
+  add_product(*mlp_inner_, *weights.down_proj);
 }
 
 void LayerRunner::run_experts(const LayerWeights& weights, const InputObserver* observer) {
@@ -98,6 +102,7 @@ void LayerRunner::run_experts(const LayerWeights& weights, const InputObserver* 
     }
   }
   backend_.experts(*hidden_input_, experts, *delta_);
+  end_delta();
 }
 
 void LayerRunner::norm(const DeviceTensor& weight, std::span<const std::int32_t> rows, InputEncoding encoding,

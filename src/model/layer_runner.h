@@ -55,6 +55,8 @@ class LayerRunner {
  private:
   void run_dense(const LayerWeights& weights, const InputObserver* observer);
   void run_experts(const LayerWeights& weights, const InputObserver* observer);
+  // The residual gets the product: at once, or by way of delta_.
+  void add_product(const LinearInput& in, const LinearWeight& weight);
   // delta_ is an output of attention or MLP: of this rank's share of them.
   void end_delta();
   // add_rms_norm with the layer output that has not been added yet.
@@ -68,7 +70,7 @@ class LayerRunner {
   std::vector<std::int64_t> sliding_window_;
   float eps_;
   std::unique_ptr<Matrix> residual_;  // [tokens, hidden]
-  std::unique_ptr<Matrix> delta_;     // [tokens, hidden] output of attention or MLP
+  std::unique_ptr<Matrix> delta_;     // [tokens, hidden] output of attention or MLP, where not yet added
   std::unique_ptr<Matrix> qkv_;       // [tokens, qkv_columns]
   std::unique_ptr<LinearInput> hidden_input_, attention_output_, mlp_inner_;
   bool delta_pending_ = false;  // delta_ is not in residual_ yet

@@ -18,6 +18,8 @@ namespace {
 struct Case {
   std::string name;
   ModelConfig config;
+  std::int64_t tokens = 100;
+  std::vector<std::int64_t> chunks = {100, 37, 1};  // tokens a step
 };
 
 std::vector<Case> cases() {
@@ -31,7 +33,14 @@ std::vector<Case> cases() {
   wide.num_attention_heads = 9;
   wide.num_key_value_heads = 3;
   wide.head_dim = 64;
-  return {{"dense", tiny_config()}, {"window", window}, {"experts", experts}, {"SmolLM2's widths", wide}};
+  // The residual of the last three is rounded: in their only step, or in its first.
+  return {{"dense", tiny_config()},
+          {"window", window},
+          {"experts", experts},
+          {"SmolLM2's widths", wide},
+          {"dense, long", tiny_config(), 700, {700}},
+          {"experts, long", experts, 600, {600}},
+          {"SmolLM2's widths, long", wide, 560, {560, 512}}};
 }
 
 // ||a - b|| / ||b|| of each row, ascending.
@@ -50,8 +59,12 @@ std::vector<double> relative_errors(const std::vector<float>& a, const std::vect
   return errors;
 }
 
+// Steps of so many tokens keep their residual in bf16 (cuda/cuda_backend.h).
+constexpr std::int64_t kShortResidualRows = 512;
+
 // The reference with its values rounded to bf16 where the GPU's are: inputs of linear layers, products
-// between operations, rotated queries and keys. Sums stay in double.
+// between operations, rotated queries and keys, the residual of long steps, once an addition (cuBLASLt rounds
+// the product before as well: the bounds hold without). Sums stay in double.
 class RoundedReference final : public ReferenceBackend {
  public:
   std::unique_ptr<Matrix> make_intermediate(std::int64_t max_rows, std::int64_t columns) override {
@@ -59,14 +72,30 @@ class RoundedReference final : public ReferenceBackend {
     intermediates_.insert(matrix.get());
     return matrix;
   }
+  std::unique_ptr<Matrix> make_residual(std::int64_t max_rows, std::int64_t columns) override {
+    auto matrix = make_matrix(max_rows, columns);
+    residual_ = matrix.get();
+    return matrix;
+  }
   void add_rms_norm(const Matrix* delta, Matrix& residual, const DeviceTensor& weight, float eps,
                     InputEncoding encoding, LinearInput& out, std::span<const std::int32_t> rows) override {
+    if (delta && is_short(residual)) {
+      add(dynamic_cast<const ReferenceMatrix&>(*delta).values, residual);
+      delta = nullptr;
+    }
     ReferenceBackend::add_rms_norm(delta, residual, weight, eps, encoding, out, rows);
     round(out);
   }
   void linear(const LinearInput& in, const LinearWeight& weight, Matrix& out) override {
     ReferenceBackend::linear(in, weight, out);
     round(out);
+  }
+  bool linear_add(const LinearInput& in, const LinearWeight& weight, Matrix& residual) override {
+    if (!is_short(residual)) return false;
+    const auto product = make_matrix(in.rows(), weight.rows());
+    ReferenceBackend::linear(in, weight, *product);
+    add(dynamic_cast<const ReferenceMatrix&>(*product).values, residual);
+    return true;
   }
   void gated_linear(const LinearInput& in, const LinearWeight& gate_up, InputEncoding encoding,
                     LinearInput& out) override {
@@ -89,6 +118,16 @@ class RoundedReference final : public ReferenceBackend {
   }
 
  private:
+  bool is_short(const Matrix& residual) const {
+    return &residual == residual_ && residual.rows() >= kShortResidualRows;
+  }
+  static void add(const std::vector<float>& values, Matrix& residual) {
+    std::vector<float>& sums = dynamic_cast<ReferenceMatrix&>(residual).values;
+    for (std::int64_t i = 0; i < residual.rows() * residual.columns(); ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      sums[at] = round_to_bf16(sums[at] + values[at]);
+    }
+  }
   void round(Matrix& matrix) const {
     if (!intermediates_.contains(&matrix)) return;
     for (float& value : dynamic_cast<ReferenceMatrix&>(matrix).values) value = round_to_bf16(value);
@@ -98,6 +137,7 @@ class RoundedReference final : public ReferenceBackend {
   }
 
   std::set<const Matrix*> intermediates_;
+  const Matrix* residual_ = nullptr;  // of the decoder made last
 };
 
 // Rounding to bf16 alone, each time a relative error of up to 2^-9, grows in two layers of random weights
@@ -117,16 +157,16 @@ TEST(CudaDecoder, LogitsAgreeWithReference) {
     SCOPED_TRACE(each.name);
     const TinyModel expected_model = tiny_model(*reference, each.config),
                     rounded_model = tiny_model(rounded, each.config), model = tiny_model(*cuda, each.config);
-    const DecoderLimits limits{.max_tokens = 128, .max_logit_rows = 128};
+    const DecoderLimits limits{.max_tokens = std::max<std::int64_t>(128, each.tokens), .max_logit_rows = 128};
     Decoder expected_decoder(*reference, each.config, expected_model.weights, limits);
     Decoder rounded_decoder(rounded, each.config, rounded_model.weights, limits);
     Decoder decoder(*cuda, each.config, model.weights, limits);
-    const auto tokens = random_tokens(100, each.config.vocab_size, 3);
-    const auto expected = all_logits(expected_decoder, tokens, 100);
+    const auto tokens = random_tokens(each.tokens, each.config.vocab_size, 3);
+    const auto expected = all_logits(expected_decoder, tokens, each.tokens);
     const auto by_rounding =
-        relative_errors(all_logits(rounded_decoder, tokens, 100), expected, each.config.vocab_size);
+        relative_errors(all_logits(rounded_decoder, tokens, each.tokens), expected, each.config.vocab_size);
     const std::size_t usual = by_rounding.size() / 2;
-    for (const std::int64_t chunk : {100, 37, 1}) {
+    for (const std::int64_t chunk : each.chunks) {
       const auto errors =
           relative_errors(all_logits(decoder, tokens, chunk), expected, each.config.vocab_size);
       EXPECT_LT(errors[usual], kUsual * by_rounding[usual]) << chunk << " tokens a step";

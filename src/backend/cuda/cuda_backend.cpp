@@ -120,6 +120,10 @@ std::unique_ptr<Matrix> CudaBackend::make_intermediate(std::int64_t max_rows, st
   return std::make_unique<CudaMatrix>(max_rows, columns, cuda::Float::kBf16);
 }
 
+std::unique_ptr<Matrix> CudaBackend::make_residual(std::int64_t max_rows, std::int64_t columns) {
+  return std::make_unique<CudaMatrix>(max_rows, columns, cuda::Float::kF32, true);
+}
+
 std::unique_ptr<LinearInput> CudaBackend::make_linear_input(std::int64_t max_rows, std::int64_t columns) {
   return std::make_unique<CudaLinearInput>(max_rows, columns);
 }
@@ -170,6 +174,7 @@ void CudaBackend::read(const LinearInput& input, std::span<float> out) {
 void CudaBackend::write(std::span<const float> values, std::int64_t rows, Matrix& matrix) {
   auto& target = dynamic_cast<CudaMatrix&>(matrix);
   check(values.size() == static_cast<std::size_t>(rows * matrix.columns()), "the values fill the rows");
+  target.fill_as(cuda::Float::kF32);
   target.resize(rows);
   if (rows == 0) return;
   sums_.grow(values.size_bytes());

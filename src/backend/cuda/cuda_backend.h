@@ -12,7 +12,8 @@
 // Determinism: with up to 32 rows in a step a row's result depends on that row alone, and for int4 weights on
 // whether there are more than 16. Beyond, cuBLASLt takes
 // an algorithm by the number of rows, and which one by time (large_linear.h); int4 products are cut by the
-// number of rows; attention has another order of sums from 65 tokens on (prompt_attention.cu).
+// number of rows; attention has another order of sums from 65 tokens on (prompt_attention.cu); steps of 512
+// rows and more round the residual to bf16 (kShortResidualRows).
 //
 // Workspace beyond what make_* allocates grows when a step is larger than any before it. Decode steps are
 // recorded as graphs (cuda_step_recorder.h).
@@ -41,6 +42,9 @@ class CudaBackend final : public Backend {
   static constexpr std::int64_t kTurnedRows = 64;
   // From so many rows on gate and up, and queries, keys and values, of int8 are products of tiled_linear.h.
   static constexpr std::int64_t kTiledRows = 512;
+  // From so many rows on embed() gives a residual in bf16, as vLLM and transformers have it at any number:
+  // what passes through memory between products costs time, and power that the products then lack.
+  static constexpr std::int64_t kShortResidualRows = 512;
 
   explicit CudaBackend(int device);
   ~CudaBackend() override;
@@ -56,6 +60,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Matrix> make_matrix(std::int64_t max_rows, std::int64_t columns) override;
   // bf16.
   std::unique_ptr<Matrix> make_intermediate(std::int64_t max_rows, std::int64_t columns) override;
+  std::unique_ptr<Matrix> make_residual(std::int64_t max_rows, std::int64_t columns) override;
   std::unique_ptr<LinearInput> make_linear_input(std::int64_t max_rows, std::int64_t columns) override;
   std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) override;
 
@@ -72,6 +77,8 @@ class CudaBackend final : public Backend {
   void add_rms_norm(const Matrix* delta, Matrix& residual, const DeviceTensor& weight, float eps,
                     InputEncoding encoding, LinearInput& out, std::span<const std::int32_t> rows) override;
   void linear(const LinearInput& in, const LinearWeight& weight, Matrix& out) override;
+  // Where the residual holds bf16 and the product scales its sums itself.
+  bool linear_add(const LinearInput& in, const LinearWeight& weight, Matrix& residual) override;
   void gated_linear(const LinearInput& in, const LinearWeight& gate_up, InputEncoding encoding,
                     LinearInput& out) override;
   void rope_and_store(const AttentionShape& shape, const RopeTable& rope, CacheLayer layer,
@@ -114,8 +121,10 @@ class CudaBackend final : public Backend {
   // scales.
   static bool leaves_sums(const CudaLinearWeight& weight, std::int64_t rows);
   LargeSums multiply_to_sums(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight);
+  // `adds`: to what stands in `out`, of what adds_results() says.
   void multiply_large(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight,
-                      cuda::Values out);
+                      cuda::Values out, bool adds = false);
+  static bool adds_results(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& weight);
   // Whether tiled_linear.h takes the product.
   static bool is_tiled(std::int64_t rows, const CudaLinearWeight& weight);
   // Of what operand_of() gave.

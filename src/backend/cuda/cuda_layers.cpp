@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/short_residual.h"
 #include "backend/cuda/tile_attention.h"
 #include "base/check.h"
 
@@ -31,10 +32,24 @@ void CudaBackend::add_rms_norm(const Matrix* delta, Matrix& residual, const Devi
   }
   const std::int64_t count = rows.empty() ? residual.rows() : static_cast<std::int64_t>(rows.size());
   input.resize(count, encoding.type);
-  cuda::add_rms_norm(delta ? cuda_matrix(*delta).values() : cuda::Values{},
-                     static_cast<float*>(cuda_matrix(residual).values().data), residual.rows(),
-                     static_cast<const float*>(dynamic_cast<const CudaTensor&>(weight).values().data), eps,
-                     encoding.scale, device_rows, count, input.encoded(), stream_);
+  const cuda::Values sums = cuda_matrix(residual).values(),
+                     addend = delta ? cuda_matrix(*delta).values() : cuda::Values{};
+  const auto* gain = static_cast<const float*>(dynamic_cast<const CudaTensor&>(weight).values().data);
+  if (sums.type == cuda::Float::kBf16) {
+    check(!delta || addend.type == cuda::Float::kBf16, "what is added to a residual in bf16 is bf16");
+    cuda::add_rms_norm({.delta = addend.data,
+                        .residual = sums.data,
+                        .residual_rows = residual.rows(),
+                        .weight = gain,
+                        .eps = eps,
+                        .static_scale = encoding.scale,
+                        .rows = device_rows,
+                        .count = count},
+                       input.encoded(), stream_);
+  } else {
+    cuda::add_rms_norm(addend, static_cast<float*>(sums.data), residual.rows(), gain, eps, encoding.scale,
+                       device_rows, count, input.encoded(), stream_);
+  }
   check_launch("add_rms_norm");
 }
 

@@ -20,9 +20,10 @@ std::uint64_t next_cache_id() {
 
 }  // namespace
 
-CudaMatrix::CudaMatrix(std::int64_t max_rows, std::int64_t columns, cuda::Float type)
+CudaMatrix::CudaMatrix(std::int64_t max_rows, std::int64_t columns, cuda::Float type, bool is_residual)
     : Matrix(max_rows, columns),
       type_(type),
+      is_residual_(is_residual),
       buffer_(static_cast<std::size_t>(max_rows * columns) * float_bytes(type)) {}
 
 void CudaMatrix::resize(std::int64_t rows) {
@@ -72,16 +73,21 @@ cuda::Values CudaRowStore::part(std::int64_t first, std::int64_t count) const {
 }
 
 void CudaRowStore::save(const Matrix& matrix, std::int64_t first) {
-  const cuda::Values values = dynamic_cast<const CudaMatrix&>(matrix).values();
-  check(matrix.columns() == columns_ && values.type == cuda::Float::kF32,
-        "the store has the matrix's columns");
-  cuda::from_float(static_cast<const float*>(values.data), matrix.rows() * columns_,
-                   part(first, matrix.rows()), stream_);
+  const cuda::Values values = cuda_matrix(matrix).values(), stored = part(first, matrix.rows());
+  check(matrix.columns() == columns_, "the store has the matrix's columns");
+  const std::int64_t count = matrix.rows() * columns_;
+  if (values.type == cuda::Float::kF32)
+    cuda::from_float(static_cast<const float*>(values.data), count, stored, stream_);
+  else
+    cuda_check(cudaMemcpyAsync(stored.data, values.data, static_cast<std::size_t>(count) * 2,
+                               cudaMemcpyDeviceToDevice, stream_),
+               "saving rows");
   cuda_check(cudaGetLastError(), "saving rows");
 }
 
 void CudaRowStore::load(std::int64_t first, std::int64_t count, Matrix& matrix) {
   auto& target = dynamic_cast<CudaMatrix&>(matrix);
+  target.fill_as(cuda::Float::kF32);
   check(matrix.columns() == columns_ && target.values().type == cuda::Float::kF32,
         "the store has the matrix's columns");
   target.resize(count);

@@ -13,12 +13,18 @@ namespace bise {
 
 class CudaMatrix final : public Matrix {
  public:
-  CudaMatrix(std::int64_t max_rows, std::int64_t columns, cuda::Float type);
+  // A residual has `type` = float32 and room for it, and may hold bf16.
+  CudaMatrix(std::int64_t max_rows, std::int64_t columns, cuda::Float type, bool is_residual = false);
   void resize(std::int64_t rows);
+  // Of a residual: the type of what it is filled with next. Nothing happens to another matrix.
+  void fill_as(cuda::Float type) {
+    if (is_residual_) type_ = type;
+  }
   cuda::Values values() const { return {buffer_.as<void>(), type_}; }
 
  private:
   cuda::Float type_;
+  bool is_residual_;
   DeviceBuffer buffer_;
 };
 

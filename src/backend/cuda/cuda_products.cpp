@@ -38,7 +38,7 @@ bool CudaBackend::is_tiled(std::int64_t rows, const CudaLinearWeight& linear) {
 }
 
 void CudaBackend::multiply_large(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& linear,
-                                 cuda::Values out) {
+                                 cuda::Values out, bool adds) {
   const cuda::Weight& weight = linear.weight();
   const bool integers = linear.multiplies_codes() && weight.format == cuda::WeightFormat::kInt8;
   if (integers && !leaves_sums(linear, rows) && !linear.bias() && out.type == cuda::Float::kBf16 &&
@@ -50,10 +50,12 @@ void CudaBackend::multiply_large(const cuda::Encoded& in, std::int64_t rows, con
                         .rows = rows,
                         .columns = weight.rows,
                         .stride = weight.stride,
-                        .out = out.data},
+                        .out = out.data,
+                        .adds = adds},
                        stream_))
     return;
   if (integers || leaves_sums(linear, rows)) {
+    check(!adds, "CUTLASS multiplies what adds_results() says");
     const LargeSums sums = multiply_to_sums(in, rows, linear);
     return cuda::scale_sums(sums_.as<void>(), sums.integers, rows, weight.rows, sums.scales, out, stream_);
   }
@@ -64,7 +66,8 @@ void CudaBackend::multiply_large(const cuda::Encoded& in, std::int64_t rows, con
                                .rows = rows,
                                .columns = weight.rows,
                                .stride = weight.stride,
-                               .out = out};
+                               .out = out,
+                               .adds = adds};
   const bool scaled_by_product = linear.multiplies_codes();
   if (scaled_by_product) {
     product.operands = LargeLinear::Operands::kFp8;
@@ -78,6 +81,7 @@ void CudaBackend::multiply_large(const cuda::Encoded& in, std::int64_t rows, con
   }
   const float* row_scales = scaled_by_product ? nullptr : in.scales;
   if (!linear.bias() && !row_scales) return large_.multiply(product, stream_);
+  check(!adds, "what adds its results has nothing left to scale");
   sums_.grow(static_cast<std::size_t>(rows * weight.rows) * 4);
   product.out = {sums_.as<void>(), cuda::Float::kF32};
   large_.multiply(product, stream_);
@@ -182,6 +186,25 @@ void CudaBackend::linear(const LinearInput& in, const LinearWeight& weight, Matr
   check(matrix.columns() == weight.rows(), "the output has a column per row of the weight");
   matrix.resize(in.rows());
   multiply(operand_of(input.encoded(), in.rows(), linear), in.rows(), linear, matrix.values());
+}
+
+bool CudaBackend::adds_results(const cuda::Encoded& in, std::int64_t rows, const CudaLinearWeight& linear) {
+  if (linear.bias() || is_streamed(in, rows, linear) || !is_large(rows, linear)) return false;
+  if (!linear.multiplies_codes()) return in.encoding == cuda::Encoding::kBf16;
+  return !leaves_sums(linear, rows) &&
+         (linear.weight().format != cuda::WeightFormat::kInt8 || cuda::supports_large_int8(linear.rows()));
+}
+
+bool CudaBackend::linear_add(const LinearInput& in, const LinearWeight& weight, Matrix& residual) {
+  const cuda::Encoded input = dynamic_cast<const CudaLinearInput&>(in).encoded();
+  const auto& linear = dynamic_cast<const CudaLinearWeight&>(weight);
+  const cuda::Values sums = cuda_matrix(residual).values();
+  if (sums.type != cuda::Float::kBf16 || !adds_results(input, in.rows(), linear)) return false;
+  check(residual.rows() == in.rows() && residual.columns() == weight.rows(),
+        "the residual has the product's shape");
+  multiply_large(operand_of(input, in.rows(), linear), in.rows(), linear, sums, true);
+  check_launch("linear_add");
+  return true;
 }
 
 void CudaBackend::gated_linear(const LinearInput& in, const LinearWeight& gate_up, InputEncoding encoding,

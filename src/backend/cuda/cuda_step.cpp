@@ -8,6 +8,7 @@
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/cuda_step_recorder.h"
 #include "backend/cuda/draw.h"
+#include "backend/cuda/short_residual.h"
 #include "base/check.h"
 #include "base/error.h"
 
@@ -124,6 +125,8 @@ void CudaBackend::begin_padded_step(const Batch& batch, KvCache& cache, std::int
 
 void CudaBackend::embed(const DeviceTensor& table, Matrix& out) {
   auto& matrix = dynamic_cast<CudaMatrix&>(out);
+  const bool is_short = step_.tokens >= kShortResidualRows && cuda::supports_short_residual(matrix.columns());
+  matrix.fill_as(is_short ? cuda::Float::kBf16 : cuda::Float::kF32);
   matrix.resize(step_.tokens);
   cuda::embed(dynamic_cast<const CudaTensor&>(table).values(), step_.token_ids, step_.tokens,
               matrix.columns(), matrix.values(), stream_);

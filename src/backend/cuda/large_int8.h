@@ -1,6 +1,6 @@
 // Products of many rows of int8 codes that leave scaled: out[r, n] = bf16(sum over k of in[r, k] weight[n, k]
-// * row_scales[r] * column_scales[n]), sums exact in int32. By CUTLASS; cuBLASLt has no such epilogue, and
-// its int32 sums would pass through memory twice.
+// * row_scales[r] * column_scales[n] + what stands in out[r, n], if it `adds`), sums exact in int32. By
+// CUTLASS; cuBLASLt has no such epilogue, and its int32 sums would pass through memory twice.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -14,6 +14,7 @@ struct LargeInt8 {
   const float *row_scales = nullptr, *column_scales = nullptr;
   std::int64_t rows = 0, columns = 0, stride = 0;
   void* out = nullptr;  // bf16 [rows, columns]
+  bool adds = false;
 };
 
 // Whether the widths suit it.

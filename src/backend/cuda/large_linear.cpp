@@ -59,8 +59,8 @@ void LargeLinear::take_first_algorithms() {
 
 LargeLinear::Plan& LargeLinear::plan_for(const Product& product, cudaStream_t stream) {
   const auto key_for = [&](std::int64_t rows) {
-    return Key{static_cast<int>(product.operands), rows, product.columns, product.stride,
-               static_cast<int>(product.out.type)};
+    return Key{static_cast<int>(product.operands), rows,        product.columns, product.stride,
+               static_cast<int>(product.out.type), product.adds};
   };
   auto& kept = plans_[key_for(product.rows)];
   if (kept) return *kept;
@@ -142,12 +142,17 @@ cublasLtMatmulAlgo_t LargeLinear::choose(const Plan& plan, const Product& produc
 float LargeLinear::time(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, const Product& product,
                         cudaStream_t stream) {
   swept_.grow(kSweptBytes);
+  Product timed = product;
+  if (product.adds) {  // elsewhere: once is enough
+    swept_.grow(static_cast<std::size_t>(product.rows * product.columns) * sizeof(float));
+    timed.out.data = swept_.as<void>();
+  }
   float best = std::numeric_limits<float>::infinity();
   try {
     for (int i = 0; i < kTimings; ++i) {
       cuda_check(cudaMemsetAsync(swept_.as<void>(), i, swept_.size(), stream), "cudaMemset");
       cuda_check(cudaEventRecord(begin_, stream), "cudaEventRecord");
-      run(plan, algorithm, product, stream);
+      run(plan, algorithm, timed, stream);
       cuda_check(cudaEventRecord(end_, stream), "cudaEventRecord");
       cuda_check(cudaEventSynchronize(end_), "waiting for a product");
       float passed = 0;
@@ -166,10 +171,10 @@ void LargeLinear::run(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, c
     plan.set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, product.weight_scales);
     plan.set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, product.in_scales);
   }
-  const float one = 1, zero = 0;
+  const float one = 1, added = product.adds ? 1.f : 0.f;
   const std::int32_t integer_one = 1, integer_zero = 0;
   const void* alpha = plan.integers ? static_cast<const void*>(&integer_one) : &one;
-  const void* beta = plan.integers ? static_cast<const void*>(&integer_zero) : &zero;
+  const void* beta = plan.integers ? static_cast<const void*>(&integer_zero) : &added;
   const cublasStatus_t status = cublasLtMatmul(
       handle_, plan.operation, alpha, product.weight, plan.a, product.in, plan.b, beta, product.out.data,
       plan.d, product.out.data, plan.d, &algorithm, workspace_.as<void>(), kWorkspaceBytes, stream);

@@ -33,6 +33,7 @@ class LargeLinear {
     const float *in_scales = nullptr, *weight_scales = nullptr;  // kFp8
     std::int64_t rows = 0, columns = 0, stride = 0;              // of `out`, and of a row of the operands
     cuda::Values out;                                            // kInt8: int32 whatever the type says
+    bool adds = false;                                           // to what stands in `out`, rounded once
   };
 
   LargeLinear();
@@ -48,7 +49,7 @@ class LargeLinear {
 
  private:
   struct Plan;
-  using Key = std::tuple<int, std::int64_t, std::int64_t, std::int64_t, int>;
+  using Key = std::tuple<int, std::int64_t, std::int64_t, std::int64_t, int, bool>;
   Plan& plan_for(const Product& product, cudaStream_t stream);
   std::unique_ptr<Plan> make_plan(const Product& product) const;
   cublasLtMatmulAlgo_t choose(const Plan& plan, const Product& product, cudaStream_t stream);
