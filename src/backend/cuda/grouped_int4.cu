@@ -81,16 +81,7 @@ __device__ void add_panels(const GroupedTask& task, const char* ring, GroupedBar
           constexpr int kFirst = Parts<kRows>::first_row(decltype(part)::value);
           constexpr int kWidth = Parts<kRows>::rows(decltype(part)::value);
           float chunk[kWidth / 2];
-          hold(pairs);
-          products_begin();
-#pragma unroll
-          for (int step = 0; step < kSteps; ++step) {
-            const int at = unit * kSteps + step;
-            const char* box = inputs + at / 4 * (task.input_bytes / 2) + kFirst * 128;
-            RegisterProduct<kWidth, false>::add(chunk, pairs + 4 * step, tile_descriptor(box) + at % 4 * 2,
-                                                step > 0);
-          }
-          products_commit();
+          start_unit<kWidth, kSteps>(pairs, unit, inputs + kFirst * 128, task.input_bytes / 2, chunk);
           products_wait<0>();
           hold(chunk);
           hold(pairs);

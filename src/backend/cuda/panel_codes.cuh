@@ -4,7 +4,9 @@
 #include <cuda_fp16.h>
 
 #include "backend/cuda/device_math.cuh"
+#include "backend/cuda/hopper.cuh"
 #include "backend/cuda/int4_panels.h"
+#include "backend/cuda/warpgroup_product.cuh"
 
 namespace bise::cuda {
 
@@ -54,6 +56,22 @@ __device__ inline void expand_unit(const char* block, int unit, int thread, bool
   }
 #pragma unroll
   for (int step = 0; step < kSteps; ++step) expand_codes(words[step], low_zero, high_zero, pairs + 4 * step);
+}
+
+// Starts the products of what expand_unit() made with kRows rows of an input, of whose 128 columns each 64
+// lie in a box, `box_bytes` apart.
+template <int kRows, int kSteps>
+__device__ inline void start_unit(std::uint32_t (&pairs)[kSteps * 4], int unit, const char* inputs,
+                                  int box_bytes, float (&sums)[kRows / 2]) {
+  hold(pairs);
+  products_begin();
+#pragma unroll
+  for (int step = 0; step < kSteps; ++step) {
+    const int at = unit * kSteps + step;
+    RegisterProduct<kRows, false>::add(sums, pairs + 4 * step,
+                                       tile_descriptor(inputs + at / 4 * box_bytes) + at % 4 * 2, step > 0);
+  }
+  products_commit();
 }
 
 }  // namespace bise::cuda

@@ -70,16 +70,7 @@ __device__ void add_panels(const StreamedTask& task, const char* ring, Barriers&
       std::uint32_t pairs[kSteps * 4];
       expand_unit<kSteps>(block, unit, thread, panels.has_zeros, zeros + unit * 64 + row, pairs);
       float chunk[kN / 2];
-      hold(pairs);
-      products_begin();
-#pragma unroll
-      for (int step = 0; step < kSteps; ++step) {
-        const int at = unit * kSteps + step;
-        RegisterProduct<kN, false>::add(chunk, pairs + 4 * step,
-                                        tile_descriptor(inputs + at / 4 * L::kInputBoxBytes) + at % 4 * 2,
-                                        step > 0);
-      }
-      products_commit();
+      start_unit<kN, kSteps>(pairs, unit, inputs, L::kInputBoxBytes, chunk);
       const float scale[2] = {panel_scale(scales, unit * 64 + row, panels.scale),
                               panel_scale(scales, unit * 64 + row + 8, panels.scale)};
       products_wait<0>();
