@@ -31,12 +31,14 @@ constexpr double kGiB = 1024.0 * 1024 * 1024;
 // Of the numbers that vLLM was measured with.
 constexpr std::int64_t kPromptTokens = 128, kLongPrompts = 16, kLongPromptTokens = 2048, kLoadPrompt = 512,
                        kLoadOutput = 256;
+// Of its offline class on a GPU of 70 to 160 GiB that is no A100.
+constexpr std::int64_t kDeviceTokens = 16384;
 
 struct Options {
   std::string shape, checkpoint, values = "normal", folder = "/dev/shm", output;
   std::vector<std::string> schemes = {"BF16", "FP8_DYNAMIC", "W4A16", "W8A8"};
   std::vector<std::string> batches = {"1", "8", "32", "64", "128", "256"};
-  std::int64_t requests = 1024, steps = 64, max_num_seqs = 512, repetitions = 20;
+  std::int64_t requests = 1024, steps = 64, max_num_seqs = 512, max_num_batched_tokens = 0, repetitions = 20;
   double started = 0;
   bool keep = false, json = false;
   SamplingParams sampling{.temperature = 0};
@@ -65,7 +67,12 @@ Json measure_checkpoint(const Options& options) {
   backend.synchronize();
   const double loaded = unix_time();
   const std::int64_t weight_bytes = free_before - backend.memory().free;
-  Decoder decoder(backend, loader.config(), weights, runtime.limits());
+  DecoderLimits limits = runtime.limits();
+  if (options.max_num_batched_tokens > 0)
+    limits.max_tokens = options.max_num_batched_tokens;
+  else if (!backend.memory().host)
+    limits.max_tokens = kDeviceTokens;
+  Decoder decoder(backend, loader.config(), weights, limits);
   BenchSteps bench(decoder, runtime.pool(), options.max_num_seqs, kLoadPrompt + kLoadOutput,
                    kLongPromptTokens + 2, options.device.cache_dtype(loader.quantization().kv_cache_scheme()),
                    options.sampling);
@@ -75,6 +82,7 @@ Json measure_checkpoint(const Options& options) {
                {"start_to_device_s", device_ready - options.started},
                {"load_s", loaded - device_ready},
                {"start_to_first_token_s", first_token - options.started},
+               {"max_num_batched_tokens", limits.max_tokens},
                {"weights_gib", static_cast<double>(weight_bytes) / kGiB},
                {"checkpoint_gib", static_cast<double>(loader.checkpoint().total_bytes()) / kGiB},
                {"kv_cache_gib", static_cast<double>(bench.kv_cache_bytes()) / kGiB}};
@@ -147,6 +155,8 @@ std::vector<std::string> child_arguments(const Options& options, const fs::path&
                                         std::to_string(options.steps),
                                         "--max-num-seqs",
                                         std::to_string(options.max_num_seqs),
+                                        "--max-num-batched-tokens",
+                                        std::to_string(options.max_num_batched_tokens),
                                         "--device",
                                         options.device.device,
                                         "--isa",
@@ -237,6 +247,8 @@ int run_bench_schemes(const Arguments& arguments) {
   flags.option("--repetitions", options.repetitions,
                "measurements of the first token; 0 = leave it and the long prompts out");
   flags.option("--max-num-seqs", options.max_num_seqs, "most sequences of a step");
+  flags.option("--max-num-batched-tokens", options.max_num_batched_tokens,
+               "most tokens of a step; 0 = 16384 on a GPU, as vLLM's offline class on an H200");
   flags.option("--temperature", options.sampling.temperature, "of every request; 0 = greedy");
   flags.option("--top-k", options.sampling.top_k, "of every request; 0 = all tokens");
   flags.option("--top-p", options.sampling.top_p, "of every request; 1 = all tokens");
@@ -253,6 +265,13 @@ int run_bench_schemes(const Arguments& arguments) {
   for (const std::string& batch : options.batches) parse_batch(batch, options.max_num_seqs);
   if (options.steps < 1 || options.steps > 800 || options.requests < 0 || options.requests > 1'000'000)
     throw Error("--steps is 1 to 800, --requests 0 to 1000000");
+  if (options.max_num_seqs < 1 || options.max_num_batched_tokens < 0 ||
+      options.max_num_batched_tokens > 1 << 22 ||
+      (options.max_num_batched_tokens > 0 && options.max_num_batched_tokens < options.max_num_seqs))
+    throw Error("wrong number")
+        .at("--max-num-batched-tokens")
+        .expected(fmt::format("0, or --max-num-seqs ({}) to {}", options.max_num_seqs, 1 << 22))
+        .got(std::to_string(options.max_num_batched_tokens));
   if (!valid(options.sampling))
     throw Error(
         "--temperature is at least 0, --top-p above 0 and at most 1, --min-p 0 to 1, "

