@@ -7,9 +7,9 @@
 //
 // Determinism: the result of a row depends on that row's inputs only, never on which or how many other rows
 // are in the batch, nor on the number of threads, nor on how a prompt was cut into steps. CUDA keeps this for
-// steps of up to 32 rows, int4 weights of up to 16 (cuda/cuda_backend.h says what changes beyond); AMX with
-// integer weights and float inputs among steps of up to 32 rows and among longer ones, but not from the one
-// to the other (cpu/planes_amx.h).
+// steps of up to 32 rows, with int4 weights among those of 1 and 2, of 3 to 16 and of 17 to 32
+// (cuda/cuda_backend.h says what changes beyond); AMX with integer weights and float inputs among steps of up
+// to 32 rows and among longer ones, but not from the one to the other (cpu/planes_amx.h).
 //
 // One step of a decoder (model/decoder.cpp):
 //   begin_step(batch); embed; per layer {add_rms_norm, linear, rope_and_store, attention, linear,

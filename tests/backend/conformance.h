@@ -42,7 +42,8 @@ struct Variant {
   std::string name;  // "avx2, 2 threads"
   std::string kind;  // "avx2", "cuda": results are equal to the bit within a kind
   int threads;
-  // Of independent_rows(), for all but int4 weights.
+  // Rows of one call up to which a row's result depends on that row alone, but for int4 weights: see
+  // independent_ranges().
   std::int64_t independent_rows;
   std::unique_ptr<Backend> backend;
 
@@ -180,16 +181,24 @@ inline bool takes_planes(const Variant& variant, const LinearCase& kind, std::in
          !kind.g_idx && stored_whole && !integers;
 }
 
-// Up to so many rows int4 weights have their own kernel on the GPU, with another order of sums
-// (cuda/sliced_int4.h).
-constexpr std::int64_t kFewInt4Rows = 16;
+// Numbers of rows of one call, both inclusive.
+struct RowRange {
+  std::int64_t first, last;
+};
 
-// Rows of one call up to which a row's result depends on that row alone.
-inline std::int64_t independent_rows(const Variant& variant, const LinearCase& kind) {
+// With so few rows int4 weights have kernels of their own on the GPU (cuda/sliced_int4.h).
+constexpr RowRange kDigitInt4Rows = {1, 2}, kFewInt4Rows = {3, 16};
+
+inline bool has_int4_on_gpu(const Variant& variant, const LinearCase& kind) {
   const Scheme& scheme = kind.scheme;
-  const bool int4 =
-      scheme.type == WeightType::kInt && scheme.num_bits == 4 && scheme.input == InputType::kNone;
-  return variant.kind == "cuda" && int4 ? kFewInt4Rows : variant.independent_rows;
+  return variant.kind == "cuda" && scheme.type == WeightType::kInt && scheme.num_bits == 4 &&
+         scheme.input == InputType::kNone;
+}
+
+// In each of these a row's result depends on that row alone, but not from one to another.
+inline std::vector<RowRange> independent_ranges(const Variant& variant, const LinearCase& kind) {
+  if (!has_int4_on_gpu(variant, kind)) return {{1, variant.independent_rows}};
+  return {kDigitInt4Rows, kFewInt4Rows, {kFewInt4Rows.last + 1, variant.independent_rows}};
 }
 
 inline void PrintTo(const LinearCase& one, std::ostream* out) {

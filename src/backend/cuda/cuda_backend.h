@@ -1,19 +1,19 @@
 // The backend for NVIDIA Hopper GPUs (sm_90a): one device, one stream. Operations are launched and return;
 // read() waits. Linear layers of few rows are in sliced_linear.cu and streamed_linear.cu (weights of the
-// inputs' own type), sliced_int4.cu (int4, up to 16 rows), wide_panels.cu (int4, more than 32 rows) and
-// small_linear.cu (all others), of many rows in
-// large_linear.cpp (cuBLASLt) and tiled_linear.cu; attention.cu, norm.cu, rope.cu, encode.cu, embed.cu and
-// experts.cpp hold the operations of those names.
+// inputs' own type), digit_int4.cu (int4, up to 2 rows), sliced_int4.cu (up to 16), wide_panels.cu (more than
+// 32) and small_linear.cu (all others), of many rows in large_linear.cpp (cuBLASLt) and tiled_linear.cu;
+// attention.cu, norm.cu, rope.cu, encode.cu, embed.cu and experts.cpp hold the operations of those names.
 //
 // cuda_backend.cpp makes things and brings values to the host and back, cuda_step.cpp begins a step and draws
 // its tokens, cuda_products.cpp chooses the kernels of products, cuda_layers.cpp launches what stands
 // between.
 //
 // Determinism: with up to 32 rows in a step a row's result depends on that row alone, and for int4 weights on
-// whether there are more than 16. Beyond, cuBLASLt takes
-// an algorithm by the number of rows, and which one by time (large_linear.h); int4 products are cut by the
-// number of rows; attention has another order of sums from 65 tokens on (prompt_attention.cu); steps of 512
-// rows and more round the residual to bf16 (kShortResidualRows).
+// whether there are more than 2 and more than 16 (experts that are not one launch: on how many of them are
+// an expert's). Beyond, cuBLASLt takes an algorithm by the number of rows, and which one by time
+// (large_linear.h); int4 products are cut by the number of rows; attention has another order of sums from 65
+// tokens on (prompt_attention.cu); steps of 512 rows and more round the residual to bf16
+// (kShortResidualRows).
 //
 // Workspace beyond what make_* allocates grows when a step is larger than any before it. Decode steps are
 // recorded as graphs (cuda_step_recorder.h).

@@ -102,6 +102,7 @@ void CudaBackend::multiply_streamed(const cuda::Encoded& in, std::int64_t rows,
   const int box_rows = wide ? cuda::wide_box_rows(rows) : cuda::input_tile_rows(rows);
   cuda::StreamedLinear task{.weight_tiles = {},
                             .input_tiles = cuda::tile_map(in.codes, value_bytes, rows, in.stride, box_rows),
+                            .inputs = in.codes,
                             .panels = weight.panels,
                             .encoding = in.encoding,
                             .rows = rows,
@@ -124,7 +125,7 @@ void CudaBackend::multiply_streamed(const cuda::Encoded& in, std::int64_t rows,
   }
   task.workspace = streamed_.as<void>();
   if (has_panels && rows <= cuda::kSlicedInt4Rows)
-    if (const auto slices = cuda::int4_slices(weight.rows, weight.stride, gated); slices.row_blocks > 0)
+    if (const auto slices = cuda::int4_slices(rows, weight.rows, weight.stride, gated); slices.row_blocks > 0)
       return cuda::sliced_int4(task, slices, stream_);
   if (wide) return cuda::wide_panels(task, stream_);
   cuda::streamed_linear(task, stream_);

@@ -8,53 +8,18 @@
 // tile leave their sums in the workspace, wait for each other, and add a share each in the order of chains.
 #pragma once
 
-#include <algorithm>
-
-#include "backend/cuda/device_math.cuh"
-#include "backend/cuda/hopper.cuh"
-#include "backend/cuda/int4_panels.h"
 #include "backend/cuda/launch.cuh"
 #include "backend/cuda/panel_codes.cuh"
-#include "backend/cuda/sliced_int4.h"
+#include "backend/cuda/sliced_int4_join.cuh"
+#include "backend/cuda/sliced_int4_task.cuh"
 
 namespace bise::cuda {
 
-constexpr int kInt4Columns = 128;                // of a chunk
-constexpr int kUnitRows = 16, kUnitBytes = 512;  // of 64 columns
-constexpr int kInt4Warps = 8, kInt4Consumers = kInt4Warps * 32, kInt4Threads = kInt4Consumers + 32;
-constexpr int kMostInt4Stages = 24;
-constexpr int kInt4Alignment = 1024;  // of tiles of the input, which are swizzled
-
-struct SlicedInt4Task {
-  CUtensorMap input_tiles;
-  Int4Panels panels;
-  int rows, row_box;           // of the input; as many as a tile of it has
-  int half_rows, half_blocks;  // of the weight, one by one and by 64; of its halves where gated
-  int gated;                   // joins gate and up
-  int chunks;                  // of a row
-  int row_blocks;              // of a tile, half of them up's where gated
-  int tiles, chains;
-  int stages, stage_bytes;
-  const float *weight_scales, *bias;
-  Values out;
-  std::int64_t out_stride;
-  float* partial;  // [tiles][chains][rows, row_blocks * 64]
-  int* arrivals;   // [tiles][2], see join_blocks()
-};
+constexpr int kInt4Threads = kInt4Consumers + 32;
 
 struct SlicedInt4Barriers {
   std::uint64_t full[kMostInt4Stages], empty[kMostInt4Stages];
 };
-
-// A block's tile, and its chain's chunks.
-struct Int4Work {
-  int tile, chain, first, last;
-};
-__device__ inline Int4Work work_of(const SlicedInt4Task& task) {
-  const int block = static_cast<int>(blockIdx.x), chain = block % task.chains;
-  return {block / task.chains, chain, chain * task.chunks / task.chains,
-          (chain + 1) * task.chunks / task.chains};
-}
 
 // One thread. The weight is nobody's result: only inputs wait for earlier kernels.
 __device__ inline void feed_int4(const SlicedInt4Task& task, char* ring, SlicedInt4Barriers& barriers,
@@ -114,12 +79,6 @@ __device__ inline void load_matrices(const void* row, std::uint32_t (&pairs)[4])
 // What is known of the panels when a kernel is compiled: usual ones have groups of 64 columns or more, scales
 // of bf16 and no zero points, small ones groups of 32.
 enum class Panels { kUsual, kAny, kSmall };
-
-// Where a unit's block of panels lies in a stage, and which of its rows are the thread's: this one and 8
-// further.
-struct UnitPlace {
-  int block, row;
-};
 
 // Adds the products of 64 columns, half `half` of the stage's chunk. inputs[part] is where the lane's row of
 // 32 of these columns begins, in the first tile of the input's rows.
@@ -224,73 +183,6 @@ __device__ inline void leave_sums(const SlicedInt4Task& task, const float (&sums
     }
 }
 
-// Waits until all blocks of the tile have left their sums.
-__device__ inline void join_blocks(const SlicedInt4Task& task, int tile) {
-  int* arrivals = task.arrivals + 2 * tile;
-  sync_threads_of(1, kInt4Consumers);
-  if (threadIdx.x == 0) {
-    __threadfence();
-    atomicAdd(arrivals, 1);
-    int arrived;
-    do {
-      asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(arrived) : "l"(arrivals) : "memory");
-    } while (arrived < task.chains);
-    // Those that have seen all count, too, and the last one leaves zeros.
-    if (atomicAdd(arrivals + 1, 1) == task.chains - 1) arrivals[0] = arrivals[1] = 0;
-  }
-  sync_threads_of(1, kInt4Consumers);
-}
-
-// Four sums of all chains, each `part` floats behind the one before.
-__device__ inline float4 sum_of_chains(const float* at, int part, int chains) {
-  constexpr int kTogether = 4;  // loads under way
-  float4 sum = {};
-  for (int begin = 0; begin < chains; begin += kTogether) {
-    float4 parts[kTogether];
-#pragma unroll
-    for (int i = 0; i < kTogether; ++i)
-      if (begin + i < chains) parts[i] = __ldcg(reinterpret_cast<const float4*>(at + (begin + i) * part));
-#pragma unroll
-    for (int i = 0; i < kTogether; ++i)
-      if (begin + i < chains)
-        sum.x += parts[i].x, sum.y += parts[i].y, sum.z += parts[i].z, sum.w += parts[i].w;
-  }
-  return sum;
-}
-
-// Joins, scales and writes the chain's share of the tile's rows, four at a time.
-__device__ inline void write_share(const SlicedInt4Task& task, const Int4Work& work, const float* all) {
-  const int tile_rows = task.row_blocks * 64, part = task.rows * tile_rows;
-  const int width = task.gated ? tile_rows / 2 : tile_rows, quads = width / 4;
-  const int first = work.chain * quads / task.chains, share = (work.chain + 1) * quads / task.chains - first;
-  // `weight_row` counts through both halves.
-  const auto finished = [&](float value, int weight_row) {
-    if (task.weight_scales) value *= task.weight_scales[weight_row];
-    if (task.bias) value += task.bias[weight_row];
-    return value;
-  };
-  for (int i = threadIdx.x; i < task.rows * share; i += kInt4Consumers) {
-    const int row = i / share, column = (first + i % share) * 4;
-    const float* at = all + row * tile_rows + column;
-    const float4 sums = sum_of_chains(at, part, task.chains);
-    const float4 ups = task.gated ? sum_of_chains(at + width, part, task.chains) : float4{};
-    const float values[4] = {sums.x, sums.y, sums.z, sums.w}, up_values[4] = {ups.x, ups.y, ups.z, ups.w};
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      const int weight_row = work.tile * width + column + k;
-      if (weight_row >= task.half_rows) continue;
-      float value = finished(values[k], weight_row);
-      if (task.gated)
-        value = value / (1.f + expf(-value)) * finished(up_values[k], task.half_rows + weight_row);
-      const std::int64_t to = row * task.out_stride + weight_row;
-      if (task.out.type == Float::kBf16)
-        store_value(static_cast<bf16*>(task.out.data) + to, value);
-      else
-        store_value(static_cast<float*>(task.out.data) + to, value);
-    }
-  }
-}
-
 template <int kUnits, int kTiles, Panels kPanels>
 __global__ void __launch_bounds__(kInt4Threads, kTiles == 1 ? 2 : 1)
     sliced_int4_kernel(const __grid_constant__ SlicedInt4Task task) {
@@ -347,9 +239,5 @@ void start_sliced_int4(const SlicedInt4Task& task, int blocks, int bytes, cudaSt
   if (task.row_blocks == 6) return start_sliced_int4<3, kTiles>(task, blocks, bytes, stream);
   start_sliced_int4<2, kTiles>(task, blocks, bytes, stream);
 }
-
-// By the input's rows, 8 to a tile. One .cu file each: they are compiled beside each other.
-void start_sliced_int4_8(const SlicedInt4Task& task, int blocks, int bytes, cudaStream_t stream);
-void start_sliced_int4_16(const SlicedInt4Task& task, int blocks, int bytes, cudaStream_t stream);
 
 }  // namespace bise::cuda

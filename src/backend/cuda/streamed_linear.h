@@ -22,7 +22,8 @@ int input_tile_rows(std::int64_t rows);
 
 struct StreamedLinear {
   CUtensorMap weight_tiles, input_tiles;
-  Int4Panels panels;  // with data instead of weight_tiles
+  const void* inputs = nullptr;  // [rows, stride], of which input_tiles are
+  Int4Panels panels;             // with data instead of weight_tiles
   Encoding encoding = Encoding::kBf16;
   std::int64_t rows = 0;         // of the input and the output
   std::int64_t weight_rows = 0;  // columns of the output, twice where gated
