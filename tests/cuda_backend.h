@@ -9,9 +9,9 @@
 namespace bise {
 
 // Null without a GPU, or when built without CUDA.
-inline std::unique_ptr<Backend> cuda_or_null() {
+inline std::unique_ptr<Backend> cuda_or_null(bool float_residual = false) {
   try {
-    return make_cuda_backend(0);
+    return make_cuda_backend(0, float_residual);
   } catch (const Error&) {
     return nullptr;
   }

@@ -375,7 +375,8 @@ std::unique_ptr<Backend> make_reference_backend();
 // `float_inputs` it multiplies what is lost as well, for twice the products.
 std::unique_ptr<Backend> make_cpu_backend(ThreadPool& pool, Isa isa, bool float_inputs = false);
 bool built_with_cuda();
-// Throws Error when this program was built without CUDA or there is no such device.
-std::unique_ptr<Backend> make_cuda_backend(int device);
+// Throws Error when this program was built without CUDA or there is no such device. With `float_residual`
+// steps of many rows keep the residual in float32, too.
+std::unique_ptr<Backend> make_cuda_backend(int device, bool float_residual = false);
 
 }  // namespace bise

@@ -26,7 +26,7 @@ std::unique_ptr<Backend> try_cuda(const DeviceFlags& flags) {
   const bool asked_for = flags.device == "cuda";
   if (!asked_for && !built_with_cuda()) return nullptr;
   try {
-    return make_cuda_backend(0);
+    return make_cuda_backend(0, flags.float32());
   } catch (const Error& error) {
     if (asked_for)
       log_warning("computing on the CPU: {}", error.what());
@@ -63,7 +63,7 @@ void DeviceFlags::declare(Flags& flags) {
   flags.option(
       "--precision", precision,
       "serving, or float32: inputs of linear layers and the KV cache keep float32 (on AMX at twice the work; "
-      "on CUDA the cache only)");
+      "on CUDA the cache and the residual only)");
   flags.option("--kv-cache-dtype", kv_cache_dtype,
                "auto (as --precision and the checkpoint say), bfloat16, fp8 (fp8_e4m3) or float32");
 }

@@ -205,5 +205,23 @@ TEST(CudaResidual, IsFloat32WhenWritten) {
   EXPECT_TRUE(identical(read_all(*cuda, residual.matrix()), sums, kColumns));
 }
 
+// Sums of many rows that bf16 would round.
+TEST(CudaResidual, IsFloat32WhereAskedFor) {
+  const auto cuda = cuda_or_null(true);
+  if (!cuda) GTEST_SKIP() << "no GPU, or built without CUDA";
+  constexpr std::int64_t kRows = 600, kColumns = 128;
+  Random random(14);
+  const Floats values = random.normals(kRows * kColumns);
+  Residual residual(*cuda, values, kRows, kColumns);
+  const auto delta = cuda->make_intermediate(kRows, kColumns);
+  cuda->write(Floats(values.size(), 0x1p-12f), kRows, *delta);
+  const auto gain = cuda->prepare_tensor(from_float(Floats(kColumns, 1), DType::kF32, {kColumns}));
+  const auto out = cuda->make_linear_input(kRows, kColumns);
+  cuda->add_rms_norm(delta.get(), residual.matrix(), *gain, 1e-5f, {}, *out);
+  Floats sums = rounded_to_bf16(values);
+  for (float& value : sums) value += 0x1p-12f;
+  EXPECT_TRUE(identical(read_all(*cuda, residual.matrix()), sums, kColumns));
+}
+
 }  // namespace
 }  // namespace bise

@@ -44,12 +44,13 @@ bool built_with_cuda() {
   return true;
 }
 
-std::unique_ptr<Backend> make_cuda_backend(int device) {
-  return std::make_unique<CudaBackend>(device);
+std::unique_ptr<Backend> make_cuda_backend(int device, bool float_residual) {
+  return std::make_unique<CudaBackend>(device, float_residual);
 }
 
-CudaBackend::CudaBackend(int device)
+CudaBackend::CudaBackend(int device, bool float_residual)
     : name_(std::string("cuda ") + use_device(device).name),
+      float_residual_(float_residual),
       stream_(make_stream()),
       uploader_(device),
       experts_(

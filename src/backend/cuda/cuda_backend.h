@@ -13,7 +13,7 @@
 // an expert's). Beyond, cuBLASLt takes an algorithm by the number of rows, and which one by time
 // (large_linear.h); int4 products are cut by the number of rows; attention has another order of sums from 65
 // tokens on (prompt_attention.cu); steps of 512 rows and more round the residual to bf16
-// (kShortResidualRows).
+// (kShortResidualRows) unless `float_residual` says otherwise.
 //
 // Workspace beyond what make_* allocates grows when a step is larger than any before it. Decode steps are
 // recorded as graphs (cuda_step_recorder.h).
@@ -46,7 +46,7 @@ class CudaBackend final : public Backend {
   // what passes through memory between products costs time, and power that the products then lack.
   static constexpr std::int64_t kShortResidualRows = 512;
 
-  explicit CudaBackend(int device);
+  explicit CudaBackend(int device, bool float_residual = false);
   ~CudaBackend() override;
 
   std::string name() const override { return name_; }
@@ -141,6 +141,7 @@ class CudaBackend final : public Backend {
   const float* step_angles(const RopeTable& rope);
 
   std::string name_;
+  bool float_residual_;
   cudaStream_t stream_ = nullptr;
   Uploader uploader_;
   LargeLinear large_;

@@ -125,7 +125,8 @@ void CudaBackend::begin_padded_step(const Batch& batch, KvCache& cache, std::int
 
 void CudaBackend::embed(const DeviceTensor& table, Matrix& out) {
   auto& matrix = dynamic_cast<CudaMatrix&>(out);
-  const bool is_short = step_.tokens >= kShortResidualRows && cuda::supports_short_residual(matrix.columns());
+  const bool is_short = !float_residual_ && step_.tokens >= kShortResidualRows &&
+                        cuda::supports_short_residual(matrix.columns());
   matrix.fill_as(is_short ? cuda::Float::kBf16 : cuda::Float::kF32);
   matrix.resize(step_.tokens);
   cuda::embed(dynamic_cast<const CudaTensor&>(table).values(), step_.token_ids, step_.tokens,

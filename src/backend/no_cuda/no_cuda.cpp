@@ -8,7 +8,7 @@ bool built_with_cuda() {
   return false;
 }
 
-std::unique_ptr<Backend> make_cuda_backend(int) {
+std::unique_ptr<Backend> make_cuda_backend(int, bool) {
   throw Error(
       "this bise was built without CUDA: build it with `cmake --preset cuda && cmake --build --preset cuda`, "
       "or use the CPU backend");
